@@ -1,0 +1,68 @@
+# entroflow: one command per table. `make help` lists them all.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PIP_ARGS ?=
+TIER ?= smoke
+RESULTS ?= results
+PY := .venv/bin/python
+
+# SEEDS and JOBS pass through only where given: the target knows its own seeds, the machine its cores.
+OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
+PAPERS := eiw-flow neural-entropy simflow
+
+.PHONY: help smoke test lint list data status report board clean all $(TARGETS) $(PAPERS)
+
+help:  ## this list
+	@grep -hE '^[a-z][a-z -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 24
+	@echo
+	@echo "make TARGET TIER=smoke|small|gpu|paper SEEDS=5 JOBS=2, with TARGET one of"
+	@printf '  %s\n' $(TARGETS) $(PAPERS) all
+
+# Two stamps, so that `make smoke` and `make test` each install just what they need, once.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "entroflow needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.test: pyproject.toml constraints.txt | .venv/bin/python
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[test]'
+	@touch .venv/.base .venv/.test
+
+.venv/.base: pyproject.toml constraints.txt | .venv/bin/python
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e .
+	@touch .venv/.base
+
+smoke: .venv/.base  ## every target at the smoke tier: tables, verdicts, a report (2 minutes)
+	@$(PY) -m reproduce run all --tier smoke --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS))
+
+test: .venv/.test  ## the test suite (no network, random order, two processes)
+	@$(PY) -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: .venv/.test  ## ruff: style, imports, likely mistakes
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+list: .venv/.base  ## the targets, their claims and their tiers
+	@$(PY) -m reproduce list
+
+status: .venv/.base  ## what is done, missing, failed or stale (TIER=...)
+	@$(PY) -m reproduce status --tier $(TIER) --results $(RESULTS)
+
+data: .venv/.base  ## read and verify a data source (SOURCE=mnist)
+	@$(PY) -m reproduce data $(SOURCE)
+
+report: .venv/.base  ## rebuild tables, figures, verdicts and report from the records alone (TIER=...)
+	@$(PY) -m reproduce report --tier $(TIER) --results $(RESULTS)
+
+board: .venv/.base  ## write the verdict board of TIER into README.md
+	@$(PY) -m reproduce report --tier $(TIER) --results $(RESULTS) --board README.md
+
+$(TARGETS) $(PAPERS) all: .venv/.base
+	@$(PY) -m reproduce run $@ $(OPTIONS)
+
+clean:  ## remove checkpoints and logs of every run; records and tables stay
+	rm -rf $(RESULTS)/*/runs $(RESULTS)/smoke

@@ -1,0 +1,80 @@
+"""Training batches as a function of (seed, update) alone, so that a resumed run is exact."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+__all__ = ["StepBatches", "generator"]
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator whose stream depends on ``seed`` and ``names`` and on nothing else."""
+    words = [w for name in names for w in (name.encode() if isinstance(name, str) else [name])]
+    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class StepBatches(IterableDataset):
+    """Batches without end: epoch e is a permutation seeded by (seed, e), cut in order.
+
+    The last batch of an epoch is kept even if it is short, as the authors do; over several
+    devices, where each must have equally many rows, it is dropped.
+
+    Args:
+        arrays: tensors (or arrays) with equally many rows; a batch has the same rows of each,
+            bare when there is but one.
+        batch_size: rows per update over all devices together.
+        start: the update to begin with.
+        rank, world: this device among how many; it gets its slice of each batch.
+    """
+
+    def __init__(
+        self,
+        arrays: Sequence[Tensor],
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        n = len(arrays[0])
+        batch_size = min(batch_size, n)
+        if world > 1 and batch_size % world:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be shared by {world} devices: "
+                f"make it a multiple of {world}"
+            )
+        self.arrays, self.batch_size, self.seed, self.start = arrays, batch_size, seed, start
+        self.rank, self.world = rank, world
+        self.per_epoch = n // batch_size if world > 1 else -(-n // batch_size)
+
+    @classmethod
+    def of(cls, trainer: Any, arrays: Sequence[Tensor], batch_size: int, seed: int):
+        """The batches that ``trainer`` (or None) wants next: its update, its share."""
+        if trainer is None:
+            return cls(arrays, batch_size, seed)
+        rank, world = trainer.global_rank, trainer.world_size
+        return cls(arrays, batch_size, seed, trainer.global_step, rank, world)
+
+    def indices(self, update: int, order: Tensor) -> Tensor:
+        at = update % self.per_epoch * self.batch_size
+        share = self.batch_size // self.world
+        rows = order[at : at + self.batch_size]
+        return rows if self.world == 1 else rows[self.rank * share : (self.rank + 1) * share]
+
+    def __iter__(self) -> Iterator[Any]:
+        update, epoch, order = self.start, -1, torch.empty(0)
+        while True:
+            if update // self.per_epoch != epoch:
+                epoch = update // self.per_epoch
+                order = torch.randperm(
+                    len(self.arrays[0]), generator=generator(self.seed, "order", epoch)
+                )
+            rows = self.indices(update, order)
+            batch = tuple(a[rows] for a in self.arrays)
+            yield batch if len(batch) > 1 else batch[0]
+            update += 1

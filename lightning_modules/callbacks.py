@@ -1,0 +1,160 @@
+"""What every training run needs, whichever the paper: one checkpoint, weights at marks, EMA, a guard.
+
+They act between steps and hold nothing that a resumed run would miss.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from torch import Tensor
+
+__all__ = ["Diverged", "EMA", "FiniteLoss", "LastCheckpoint", "LossTrace", "Marks"]
+
+
+class Diverged(RuntimeError):
+    """The training loss is no longer a number."""
+
+
+class FiniteLoss(Callback):
+    """Stops a diverged run before its weights reach a checkpoint.
+
+    Args:
+        every: updates between two looks on an accelerator, where a look waits for the device.
+
+    Raises:
+        Diverged: the loss is NaN or infinite.
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        self.every = every
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        if loss.device.type != "cpu" and trainer.global_step % self.every:
+            return
+        if not math.isfinite(float(loss)):
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            raise Diverged(
+                f"the loss is {float(loss)} at update {trainer.global_step}: lower "
+                f"model.init_args.lr (now {lr:g}) or look for non-finite data"
+            )
+
+
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt`` in the trainer's root folder: the only name a checkpoint ever has.
+
+    Saved atomically every ``every`` updates and at the end. Being a Checkpoint, it runs after the
+    other callbacks, so FiniteLoss has looked first.
+    """
+
+    def __init__(self, every: int = 1000) -> None:
+        if every < 1:
+            raise ValueError(f"checkpoint.every must be at least 1, not {every}")
+        self.every, self._saved = every, -1
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer) -> None:
+        if trainer.global_step != self._saved and not trainer.fast_dev_run:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
+            self._saved = trainer.global_step
+
+
+class Marks(Callback):
+    """Weights at given updates and at the last, as ``weights-<update>.pt`` beside the checkpoint.
+
+    Evaluators read them after training, so what is measured never changes how a model trains, and
+    a new measure needs no new run. With EMA they are the averaged weights.
+    """
+
+    def __init__(self, updates: Sequence[int] = ()) -> None:
+        self.updates = sorted(set(updates))
+        if any(u < 1 for u in self.updates):
+            raise ValueError(f"marks.updates must be positive, not {self.updates[0]}")
+
+    @staticmethod
+    def path(root: str | Path, update: int) -> Path:
+        return Path(root) / f"weights-{update}.pt"
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        due = trainer.global_step in (*self.updates, trainer.max_steps)
+        if due and trainer.is_global_zero and not trainer.fast_dev_run:
+            averages = [c.averaged() for c in trainer.callbacks if isinstance(c, EMA)]
+            weights = averages[0] if averages else pl_module.state_dict()
+            save_weights(weights, self.path(trainer.default_root_dir, trainer.global_step))
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Save a state dict under a temporary name, then rename: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(weights, temporary)
+    os.replace(temporary, path)
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the parameters; buffers are taken as they are.
+
+    Averaging buffers turns a permutation or a counter into something that is neither.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        update_every_n_steps: int = 1,
+        device: str | None = None,
+        use_buffers: bool = False,
+    ) -> None:
+        if use_buffers:
+            raise ValueError("EMA over buffers corrupts integer buffers: leave use_buffers false")
+        super().__init__(
+            device=device,
+            use_buffers=False,
+            decay=decay,
+            update_every_n_steps=update_every_n_steps,
+        )
+
+    def averaged(self) -> dict[str, Tensor]:
+        """State dict with averaged parameters."""
+        assert self._average_model is not None
+        return self._average_model.module.state_dict()
+
+
+class LossTrace(Callback):
+    """The training loss averaged over ``bins`` equal parts of the run; survives a resume exactly."""
+
+    def __init__(self, bins: int = 50) -> None:
+        self.bins, self.sums, self.counts = bins, [0.0] * bins, [0] * bins
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        loss = outputs["loss"].detach() if isinstance(outputs, dict) else outputs
+        at = min((trainer.global_step - 1) * self.bins // max(trainer.max_steps, 1), self.bins - 1)
+        # a tensor until it is asked for, so that an accelerator is not waited for
+        self.sums[at] = self.sums[at] + loss.double()
+        self.counts[at] += 1
+
+    def curve(self, max_steps: int) -> dict[str, list[float]]:
+        """``{"updates": end of each part, "loss": mean over it}``."""
+        kept = [i for i, n in enumerate(self.counts) if n]
+        return {
+            "updates": [round((i + 1) * max_steps / self.bins) for i in kept],
+            "loss": [float(self.sums[i]) / self.counts[i] for i in kept],
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": [float(v) for v in self.sums], "counts": list(self.counts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums, self.counts = state_dict["sums"], state_dict["counts"]

@@ -1,0 +1,381 @@
+"""Observations -> verdicts: what the data say of a claim, with the interval they say it with."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from reproduce.tables import Observed, interval, paper_value
+from reproduce.target import (
+    Claim,
+    Equivalence,
+    Identity,
+    Order,
+    Pick,
+    Printed,
+    Trend,
+    Value,
+)
+
+__all__ = ["COLUMNS", "Verdict", "claims_table", "holm", "judge", "smallest_effect"]
+
+COLUMNS = (
+    "claim target reference kind statement paper_value ours ci_low ci_high n unit margin method "
+    "smallest_effect tier verdict reason"
+).split()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of ``claims.csv``; ``p`` and ``holm`` appear in the report only."""
+
+    claim: str
+    target: str
+    reference: str
+    kind: str
+    statement: str
+    paper_value: str
+    ours: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    unit: str
+    margin: float | None
+    method: str
+    smallest_effect: float | None
+    tier: str
+    verdict: str
+    reason: str
+    p: float | None = None
+    holm: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One claim for one value of its ``over`` axes."""
+
+    label: str
+    values: np.ndarray  # one per seed: the difference, slope or deviation that is judged
+    low: float = -math.inf  # the claimed side: the mean lies between these
+    high: float = math.inf
+    verdict: str = "undecided"
+    p: float | None = None
+    strength: float = field(default=-math.inf)
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean()) if len(self.values) else math.nan
+
+
+def judge(seen: Observed) -> list[Verdict]:
+    """A verdict for each claim of the target, in order."""
+    return [_judge(claim, seen) for claim in seen.target.claims]
+
+
+def _judge(claim: Claim, seen: Observed) -> Verdict:
+    target = seen.target
+    verdict = Verdict(
+        claim=f"{target.id}/{claim.slug}",
+        target=target.id,
+        reference=target.reference,
+        kind=claim.kind,
+        statement=claim.statement,
+        paper_value=claim.paper,
+        ours=None,
+        ci_low=None,
+        ci_high=None,
+        n=0,
+        unit=claim.unit,
+        margin=None,
+        method="",
+        smallest_effect=None,
+        tier=seen.tier,
+        verdict="not run",
+        reason="no record",
+    )
+    rows = seen.rows
+    for axis, wanted in claim.where.items():
+        rows = _where(rows, axis, wanted)
+    judged = seen.tier in claim.tiers
+    if not len(seen.rows):
+        return verdict
+    if isinstance(claim, Identity):
+        verdict = _identity(claim, seen, rows, verdict)
+    else:
+        verdict = _statistical(claim, seen, rows, verdict)
+    if not judged:
+        reason = f"judged at tier {' and '.join(claim.tiers)}" if claim.tiers else "not judged"
+        return replace(verdict, verdict="not comparable", reason=reason, p=None)
+    lacking = seen.cells["status"].ne("done").sum()
+    if lacking and verdict.verdict != "contradicted":
+        left = f"{lacking} of {len(seen.cells)} cells missing or failed"
+        if isinstance(claim, Identity):
+            verdict = replace(verdict, verdict="undecided")
+        verdict = replace(verdict, reason="; ".join(filter(None, (verdict.reason, left))))
+    return verdict
+
+
+def _where(rows: pd.DataFrame, axis: str, wanted: Any) -> pd.DataFrame:
+    """The rows where ``axis`` has a wanted value; the words are explained in ``target.py``."""
+    values = rows[axis]
+    match wanted:
+        case "first":
+            return rows[values == values.min()]
+        case "last":
+            return rows[values == values.max()]
+        case "later half":
+            return rows[values >= values.max() / 2]
+        case tuple():
+            return rows[values.isin(wanted)]
+    return rows[values == wanted]
+
+
+# ------------------------------------------------------------------------------ identities
+def _identity(claim: Identity, seen: Observed, rows: pd.DataFrame, verdict: Verdict) -> Verdict:
+    """Every row within its tolerance; reports the row that comes nearest to breaking it."""
+    keys = [*seen.keys, "seed"]
+    mine = rows[rows["metric"] == claim.metric]
+    errors = None
+    if claim.error_metric:
+        wide = rows[rows["metric"] == claim.error_metric].set_index(keys)["value"]
+        errors = wide.to_dict()
+    worst, n, broken = None, 0, []
+    for row in mine.to_dict("records"):
+        at = {k: row[k] for k in seen.keys}
+        low, high = _bounds(claim, seen, at, row, errors, keys)
+        if low is None or high is None:
+            continue
+        n += 1
+        value = row["value"]
+        room = min(value - low, high - value)
+        scale = (high - low) / 2 if math.isfinite(high - low) else 1.0
+        ratio = room / scale if scale else (math.inf if room >= 0 else -math.inf)
+        label = ", ".join(f"{k}={v}" for k, v in at.items())
+        if not room >= 0:
+            broken.append(label)
+        if worst is None or not ratio >= worst[0]:
+            worst = (ratio, value, low, high, label)
+    if worst is None:
+        return replace(verdict, verdict="undecided", reason="nothing to compare")
+    _, value, low, high, label = worst
+    finite = math.isfinite(low) and math.isfinite(high)
+    return replace(
+        verdict,
+        ours=value,
+        n=n,
+        margin=(high - low) / 2 if finite else None,
+        paper_value=verdict.paper_value or (f"{(low + high) / 2:.6g}" if finite else ""),
+        method="every row within its tolerance",
+        verdict="contradicted" if broken else "reproduced",
+        reason=f"broken at {'; '.join(broken[:3])}" if broken else f"tightest at {label}",
+    )
+
+
+def _bounds(
+    claim: Identity,
+    seen: Observed,
+    at: dict[str, Any],
+    row: dict[str, Any],
+    errors: dict[Any, float] | None,
+    keys: list[str],
+) -> tuple[float | None, float | None]:
+    if claim.equals is None:
+        low = -math.inf if claim.low is None else claim.low
+        return low, math.inf if claim.high is None else claim.high
+    slack = claim.atol
+    if isinstance(claim.equals, Printed):
+        paper = paper_value(seen.target, claim.equals.key, at)
+        if paper is None:
+            return None, None
+        centre, slack = paper["value"], slack + paper["error"]
+    else:
+        centre = claim.equals
+    slack += claim.rtol * abs(centre)
+    if errors is not None:
+        slack += claim.errors * errors[tuple(row[k] for k in keys)]
+    return centre - slack, centre + slack
+
+
+# ------------------------------------------------------------------------------ statistics
+def _statistical(claim: Claim, seen: Observed, rows: pd.DataFrame, verdict: Verdict) -> Verdict:
+    parts = [_decide(claim, part) for part in _parts(claim, seen, rows)]
+    if not parts:
+        return replace(verdict, verdict="undecided", reason="no rows for this claim")
+    weakest = min(parts, key=lambda part: part.strength)
+    n = min(len(part.values) for part in parts)
+    low, high = interval(weakest.values)
+    margin = None
+    if isinstance(claim, Equivalence | Value):
+        margin = (weakest.high - weakest.low) / 2
+    return replace(
+        verdict,
+        ours=weakest.mean if len(weakest.values) else None,
+        ci_low=None if math.isnan(low) else low,
+        ci_high=None if math.isnan(high) else high,
+        n=n,
+        margin=margin,
+        method=_method(claim, len(parts)),
+        smallest_effect=smallest_effect(weakest.values),
+        **_combine(parts, weakest, n),
+    )
+
+
+def _method(claim: Claim, parts: int) -> str:
+    what = {
+        "Order": "paired difference, Student t",
+        "Trend": f"{getattr(claim, 'statistic', '')} per seed, Student t",
+        "Value": "Student t against the paper's value",
+        "Equivalence": "paired difference, two one-sided t tests",
+    }[claim.kind]
+    return what + (f"; each of {parts} parts, weakest shown" if parts > 1 else "")
+
+
+def _combine(parts: Sequence[_Part], weakest: _Part, n: int) -> dict[str, Any]:
+    """For all parts: reproduced if each is; contradicted if one is even after Bonferroni."""
+    label = weakest.label and f"weakest: {weakest.label}"
+    if n < 3:
+        return {"verdict": "undecided", "reason": "; ".join(filter(None, ("n < 3", label)))}
+    against = [part for part in parts if part.verdict == "contradicted"]
+    if all(part.verdict == "reproduced" for part in parts):
+        ps = [part.p for part in parts if part.p is not None]
+        return {"verdict": "reproduced", "reason": label, "p": max(ps, default=None)}
+    if against:
+        p = min(1.0, min(part.p or 0.0 for part in against) * len(parts))
+        if len(parts) == 1 or p < 0.05:
+            names = "; ".join(part.label for part in against[:3] if part.label)
+            reason = f"against: {names}" if names else ""
+            return {"verdict": "contradicted", "reason": reason, "p": p}
+    good = sum(part.verdict == "reproduced" for part in parts)
+    reason = f"{good} of {len(parts)} parts reproduced; {label}" if len(parts) > 1 else label
+    return {"verdict": "undecided", "reason": reason, "p": weakest.p}
+
+
+def _parts(claim: Claim, seen: Observed, rows: pd.DataFrame) -> Iterator[_Part]:
+    if not claim.over:
+        yield _part(claim, seen, rows, "")
+        return
+    for key, group in rows.groupby(list(claim.over), sort=False):
+        label = ", ".join(f"{k}={v}" for k, v in zip(claim.over, key, strict=True))
+        yield _part(claim, seen, group, label)
+
+
+def _part(claim: Claim, seen: Observed, rows: pd.DataFrame, label: str) -> _Part:
+    match claim:
+        case Order():
+            d = _difference(_pick(rows, claim.greater), _pick(rows, claim.less))
+            return _Part(label, d, low=0.0)
+        case Trend():
+            return _Part(label, _trend(claim, rows), low=0.0)
+        case Equivalence():
+            a, b = _pick(rows, claim.a), _pick(rows, claim.b)
+            d = _difference(a, b)
+            if claim.relative:
+                b = b.reindex(a.index).to_numpy() if isinstance(b, pd.Series) else b
+                d = d / np.abs(b)
+            return _Part(label, d, low=-claim.margin, high=claim.margin)
+        case Value():
+            values = _pick(rows, claim.pick)
+            assert isinstance(values, pd.Series)
+            at = {k: rows[k].iloc[0] for k in seen.keys if rows[k].nunique() == 1}
+            paper = paper_value(seen.target, claim.printed.key, {**at, **claim.pick.at})
+            if paper is None:
+                raise ValueError(f"{claim.slug}: printed.csv has no {claim.printed.key} at {at}")
+            slack = paper["error"] + claim.spread
+            low, high = paper["value"] - slack, paper["value"] + slack
+            return _Part(label, values.to_numpy(), low=low, high=high)
+    raise TypeError(f"no rule for a claim of kind {claim.kind}")
+
+
+def _pick(rows: pd.DataFrame, pick: Pick | float) -> pd.Series | float:
+    """One number per seed."""
+    if not isinstance(pick, Pick):
+        return pick
+    rows = rows[rows["metric"] == pick.metric]
+    for axis, wanted in pick.at.items():
+        rows = _where(rows, axis, wanted)
+    if rows["seed"].duplicated().any():
+        raise ValueError(f"{pick.metric} at {dict(pick.at)} is several numbers per seed")
+    return rows.set_index("seed")["value"] * pick.scale
+
+
+def _difference(a: pd.Series | float, b: pd.Series | float) -> np.ndarray:
+    """``a - b`` over the seeds that both have."""
+    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+        a, b = a.align(b, join="inner")
+    d = a - b
+    return d.to_numpy(float) if isinstance(d, pd.Series) else np.array([])
+
+
+def _trend(claim: Trend, rows: pd.DataFrame) -> np.ndarray:
+    rows = rows[rows["metric"] == claim.metric]
+    found = []
+    for _, one in rows.groupby("seed", sort=False):
+        x, y = one[claim.axis].to_numpy(float), one["value"].to_numpy(float)
+        if claim.statistic == "spearman":
+            found.append(claim.sign * float(stats.spearmanr(x, y).statistic))
+        else:
+            found.append(claim.sign * float(stats.linregress(x, y).slope))
+    return np.array(found)
+
+
+def _decide(claim: Claim, part: _Part) -> _Part:
+    """Where the interval lies: on the claimed side, outside it, or across its border."""
+    n = len(part.values)
+    if n < 3:
+        return part
+    mean, sd = part.mean, float(part.values.std(ddof=1))
+    se = sd / n**0.5
+    # an Equivalence is shown by its 90 % interval, everything else by its 95 % interval
+    inside = interval(part.values, 0.90 if isinstance(claim, Equivalence) else 0.95)
+    outside = interval(part.values, 0.95)
+    if part.low < inside[0] and inside[1] < part.high:
+        verdict = "reproduced"
+    elif outside[1] < part.low or outside[0] > part.high:
+        verdict = "contradicted"
+    else:
+        verdict = "undecided"
+    room = min(mean - part.low, part.high - mean)  # > 0 on the claimed side
+    t = room / se if se else math.copysign(math.inf, room) if room else 0.0
+    one_sided = float(stats.t.sf(abs(t), n - 1)) if se else (0.0 if room else 1.0)
+    two = isinstance(claim, Order | Trend | Value) or verdict == "contradicted"
+    return replace(part, verdict=verdict, p=min(1.0, one_sided * (2 if two else 1)), strength=t)
+
+
+def smallest_effect(values: np.ndarray, power: float = 0.8) -> float | None:
+    """The true mean that a two-sided 5 % t test would see with 80 % power, at this spread and n."""
+    n = len(values)
+    if n < 3:
+        return None
+    sd = float(np.std(values, ddof=1))
+    t = stats.t.ppf(0.975, n - 1)
+
+    def lack(shift: float) -> float:
+        seen = stats.nct.sf(t, n - 1, shift) + stats.nct.cdf(-t, n - 1, shift)
+        return float(seen) - power
+
+    return float(optimize.brentq(lack, 0.0, 40.0)) * sd / n**0.5
+
+
+# --------------------------------------------------------------------------- many claims
+def holm(verdicts: Sequence[Verdict], alpha: float = 0.05) -> list[Verdict]:
+    """Mark which decided statistical claims of one paper survive Holm's correction."""
+    judged = ("reproduced", "contradicted", "undecided")
+    tested = [v for v in verdicts if v.p is not None and v.verdict in judged]
+    survive: set[str] = set()
+    for rank, v in enumerate(sorted(tested, key=lambda v: v.p or 0.0)):
+        if (v.p or 0.0) > alpha / (len(tested) - rank):
+            break
+        survive.add(v.claim)
+    return [
+        replace(v, holm=v.claim in survive) if v in tested and v.verdict != "undecided" else v
+        for v in verdicts
+    ]
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The rows of ``claims.csv``."""
+    return pd.DataFrame([[getattr(v, c) for c in COLUMNS] for v in verdicts], columns=COLUMNS)

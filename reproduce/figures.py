@@ -1,0 +1,57 @@
+"""A handful of plot forms that the targets share; matplotlib is imported when one is drawn."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["COLOURS", "band", "figure", "save"]
+
+# distinguishable in grey and for the colour-blind (Okabe-Ito)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "entroflow",  # the same figure gives the same bytes
+    "figure.constrained_layout.use": True,
+}
+
+
+def figure(rows: int = 1, columns: int = 1, height: float = 3.2, width: float = 3.4, **kwargs: Any):
+    """A figure and its axes in the suite's style: sizes are inches of one panel."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(_STYLE)
+    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), **kwargs)
+
+
+def band(
+    ax: Any, x: Sequence[float], per_seed: Sequence[Sequence[float]], colour: str, label: str
+) -> None:
+    """Mean over seeds as a line, their range as a band; ``per_seed`` is (seeds, len(x))."""
+    y = np.asarray(per_seed, float)
+    ax.plot(x, y.mean(0), color=colour, marker="o", markersize=3, linewidth=1.4, label=label)
+    if len(y) > 1:
+        ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+
+
+def save(fig: Any, path: Path) -> None:
+    """Write ``path`` as .svg and .png, atomically and without a time stamp."""
+    import matplotlib.pyplot as plt
+
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+        fig.savefig(temporary, dpi=150, metadata=metadata)
+        os.replace(temporary, path.with_suffix(suffix))
+    plt.close(fig)

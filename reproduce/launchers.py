@@ -1,0 +1,203 @@
+"""Where cells run: a plan of missing cells, and local worker processes that work it off."""
+
+import dataclasses
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from reproduce.cells import Cell, expand
+from reproduce.errors import RequestError
+from reproduce.papers import targets as all_targets
+from reproduce.progress import Progress
+from reproduce.provenance import provenance
+from reproduce.records import Busy, CorruptRecord, Store, blank, fail, missing
+from reproduce.target import Evaluator, Target
+
+__all__ = ["Job", "plan", "run_local"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A cell with all that its targets want to know of it."""
+
+    cell: Cell
+    evaluators: tuple[Evaluator, ...]
+    targets: tuple[str, ...]
+
+    def line(self, results: Path) -> str:
+        return json.dumps(
+            {
+                "cell": dataclasses.asdict(self.cell),
+                "evaluators": [dataclasses.asdict(e) for e in self.evaluators],
+                "targets": list(self.targets),
+                "results": str(results),
+            }
+        )
+
+
+def plan(
+    wanted: Iterable[Target], tier: str, n_seeds: int | None, store: Store, note: Any
+) -> tuple[list[Job], int]:
+    """The cells that must run, each once, and how many there are in all.
+
+    A record that serves already takes up the new targets' ids without running anything.
+    """
+    cells: dict[str, Cell] = {}
+    asked: dict[str, list[Target]] = {}
+    for target in wanted:
+        for cell in expand(target, tier, n_seeds):
+            cells.setdefault(cell.name, cell)
+            asked.setdefault(cell.name, []).append(target)
+    jobs = []
+    for name, cell in cells.items():
+        try:
+            record = store.read(cell)
+        except CorruptRecord as error:
+            note(f"{error}: set aside as {store.set_aside(cell).name}, the cell runs again")
+            record = None
+        known = (all_targets().get(t) for t in (record or {}).get("targets", ()))
+        users = {t.id: t for t in (*asked[name], *known) if t is not None}
+        evaluators = tuple(dict.fromkeys(e for t in users.values() for e in t.evaluators))
+        if record is None or record["status"] != "done" or missing(record, evaluators):
+            jobs.append(Job(cell, evaluators, tuple(users)))
+        elif not set(users) <= set(record["targets"]):
+            try:
+                store.adopt(cell, list(users))
+            except Busy:
+                jobs.append(Job(cell, evaluators, tuple(users)))
+    return jobs, len(cells)
+
+
+class _Worker:
+    """A worker process and the job it has."""
+
+    def __init__(self, number: int, log: Path, inbox: "queue.Queue[tuple[int, Any]]") -> None:
+        self.number, self.job, self.log = number, None, log.open("a")
+        env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("ENTROFLOW_THREADS", "1")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "reproduce.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=env,
+        )
+        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+
+    def _listen(self, inbox: "queue.Queue[tuple[int, Any]]") -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            inbox.put((self.number, json.loads(line)))
+        inbox.put((self.number, {"died": self.process.wait()}))
+
+    def give(self, job: Job, results: Path) -> None:
+        self.job = job
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(job.line(results) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its death is on its way through the inbox
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+
+
+def run_local(
+    jobs: list[Job], store: Store, results: Path, n_workers: int, progress: Progress
+) -> int:
+    """Run jobs on local processes; return how many cells failed.
+
+    A cell that another run is busy with is left to it and looked at again. A cell whose worker
+    dies goes to a new worker, which resumes from the checkpoint; one that kills a second worker is
+    recorded as failed.
+
+    Raises:
+        RequestError: no worker could start.
+    """
+    waiting, deaths, failed = list(jobs), {}, 0
+    busy: list[tuple[float, Job]] = []
+    inbox: queue.Queue[tuple[int, Any]] = queue.Queue()
+    log = store.root / "runs" / "workers.log"
+    workers = {
+        i: _Worker(i, log, inbox) for i in range(min(n_workers, max(1, len(waiting))))
+    }
+
+    def next_job() -> Job | None:
+        if waiting:
+            return waiting.pop(0)
+        if busy and time.monotonic() >= busy[0][0]:
+            return busy.pop(0)[1]
+        return None
+
+    idle: set[int] = set()
+    try:
+        while waiting or busy or any(w.job for w in workers.values()):
+            for i in sorted(idle):
+                if (job := next_job()) is not None:
+                    idle.discard(i)
+                    workers[i].give(job, results)
+                    progress.start(i, job.cell.name)
+            try:
+                i, message = inbox.get(timeout=0.5)
+            except queue.Empty:
+                progress.tick()
+                continue
+            worker = workers[i]
+            if "ready" in message:
+                idle.add(i)
+            elif "note" in message:
+                progress.note(message["note"])
+            elif "died" in message:
+                job = worker.job
+                if job is None:
+                    raise RequestError(f"a worker could not start: the end of {log} says why")
+                deaths[job.cell.name] = deaths.get(job.cell.name, 0) + 1
+                how = _how(message["died"])
+                if deaths[job.cell.name] < 2:
+                    progress.note(f"{job.cell.name}: worker {how}; another one resumes the cell")
+                    waiting.insert(0, job)
+                else:
+                    progress.note(f"{job.cell.name} failed: its worker {how} twice")
+                    _record_death(job, store, f"the worker {how} twice")
+                    failed += 1
+                    progress.finish(i, "failed")
+                workers[i] = _Worker(i, log, inbox)
+            elif "end" in message:
+                job, worker.job = worker.job, None
+                assert job is not None
+                if message["end"] == "busy":
+                    progress.start(i, f"{job.cell.name} (another run has it)")
+                    busy.append((time.monotonic() + 1.0, job))
+                else:
+                    failed += message["end"] == "failed"
+                    progress.finish(i, message["end"])
+                idle.add(i)
+            else:
+                progress.update(i, message)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return failed
+
+
+def _how(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+
+
+def _record_death(job: Job, store: Store, error: str) -> None:
+    try:
+        with store.lock(job.cell):
+            record = blank(job.cell, store.read(job.cell), job.targets)
+            store.write(job.cell, fail(record, error) | provenance(record["device"]))
+    except (Busy, CorruptRecord):
+        pass  # another run has taken the cell over, or will set the damage aside

@@ -1,0 +1,60 @@
+"""What a record rests on: commit, packages, memory, the hour."""
+
+import datetime
+import importlib.metadata
+import resource
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["provenance"]
+
+_PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "datasets", "torchmetrics")
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Commit and whether the work tree differs from it, outside results."""
+    folder = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ":/", ":(exclude,top)results")
+        return git("rev-parse", "HEAD"), bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Keys of a record that say how it came to be; none of them enters a table."""
+    sha, dirty = _git()
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    if device not in ("cpu", "mps"):
+        import torch
+
+        peak = torch.cuda.max_memory_allocated() / 1024**2
+    return {
+        "git_sha": sha,
+        "dirty": dirty,
+        "packages": _packages(),
+        "peak_mem_mb": round(peak, 1),
+        "utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

@@ -1,0 +1,190 @@
+"""Records: one JSON per cell, whole or absent, and the locks that keep two workers apart."""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reproduce.cells import Cell, without_paths
+from reproduce.errors import RequestError
+from reproduce.target import Evaluator
+
+__all__ = [
+    "Busy",
+    "CorruptRecord",
+    "Store",
+    "blank",
+    "fail",
+    "missing",
+    "nine_digits",
+    "read_record",
+    "write_atomically",
+]
+
+KEYS = (
+    "targets cell tier seed status config config_sha256 metrics curves params wall_s peak_mem_mb "
+    "git_sha dirty packages device precision data_sha256 utc"
+).split()
+
+
+class Busy(Exception):
+    """Another process works on this cell."""
+
+
+class CorruptRecord(Exception):
+    """A record that is not a whole JSON with a record's keys."""
+
+
+class Store:
+    """The files of one tier: ``records/<paper>/<cell>.json`` and ``runs/<cell>/``."""
+
+    def __init__(self, results: Path | str, tier: str) -> None:
+        self.tier = tier
+        self.root = Path(results) / tier
+
+    def path(self, cell: Cell) -> Path:
+        return self.root / "records" / cell.paper / f"{cell.name}.json"
+
+    def run_dir(self, cell: Cell) -> Path:
+        """Checkpoint, weights at marks and log of a cell; ignored by git."""
+        return self.root / "runs" / cell.name
+
+    def read(self, cell: Cell) -> dict[str, Any] | None:
+        """The cell's record, or None.
+
+        Raises:
+            CorruptRecord: it is there but cannot be used.
+        """
+        return read_record(self.path(cell))
+
+    def write(self, cell: Cell, record: dict[str, Any]) -> None:
+        """Replace the cell's record atomically."""
+        absent = [k for k in KEYS if k not in record]
+        if absent:
+            raise ValueError(f"a record without {', '.join(absent)}")
+        text = json.dumps(nine_digits(record), indent=1, sort_keys=True) + "\n"
+        write_atomically(self.path(cell), text)
+
+    def set_aside(self, cell: Cell) -> Path:
+        """Rename a corrupt record, so that nothing is lost and the cell counts as missing."""
+        aside = self.path(cell).with_suffix(".json.corrupt")
+        os.replace(self.path(cell), aside)
+        return aside
+
+    def adopt(self, cell: Cell, targets: list[str]) -> None:
+        """Note in an existing record that these targets use it too."""
+        with self.lock(cell):
+            record = self.read(cell)
+            if record is not None and not set(targets) <= set(record["targets"]):
+                record["targets"] = sorted({*record["targets"], *targets})
+                self.write(cell, record)
+
+    @contextmanager
+    def lock(self, cell: Cell) -> Iterator[None]:
+        """Own the cell while inside; the lock dies with its process.
+
+        Raises:
+            Busy: another process owns it.
+        """
+        folder = self.run_dir(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(cell.name) from None
+            yield
+
+    def require_writable(self) -> None:
+        """Raise RequestError unless records, tables and runs can be written."""
+        try:
+            for folder in (self.root, self.root / "records", self.root / "runs"):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".probe-{os.getpid()}"
+                probe.touch()
+                probe.unlink()
+        except OSError as error:
+            raise RequestError(
+                f"cannot write to {self.root} ({error.strerror}): "
+                "make it writable or choose another folder with --results (make: RESULTS=...)"
+            ) from None
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a file, or None where there is no file.
+
+    Raises:
+        CorruptRecord: it is there but cannot be used.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, UnicodeDecodeError):
+        raise CorruptRecord(f"{path.name} is not whole JSON") from None
+    if not isinstance(record, dict) or any(k not in record for k in KEYS):
+        raise CorruptRecord(f"{path.name} lacks a record's keys")
+    return record
+
+
+def blank(cell: Cell, old: dict[str, Any] | None, targets: Iterable[str]) -> dict[str, Any]:
+    """A record to fill: what a finished earlier one holds of this very cell stays."""
+    keep = old if old is not None and old["status"] == "done" else {}
+    return {
+        "targets": sorted({*targets, *(old or {}).get("targets", [])}),
+        "cell": cell.name,
+        "tier": cell.tier,
+        "seed": cell.seed,
+        "config": without_paths(cell.config),
+        "config_sha256": cell.sha256,
+        "metrics": dict(keep.get("metrics", {})),
+        "curves": dict(keep.get("curves", {})),
+        "params": keep.get("params", 0),
+        "wall_s": keep.get("wall_s", 0.0),
+        "device": keep.get("device", "cpu"),
+        "precision": str(cell.config["trainer"].get("precision", "32-true")),
+        "data_sha256": keep.get("data_sha256"),
+    }
+
+
+def fail(record: dict[str, Any], error: str) -> dict[str, Any]:
+    """The record of a cell that did not finish: a row like any other."""
+    return {**record, "status": "failed", "error": error}
+
+
+def missing(
+    record: dict[str, Any] | None, evaluators: tuple[Evaluator, ...]
+) -> list[Evaluator]:
+    """The evaluators whose numbers a record does not hold."""
+    if record is None:
+        return list(evaluators)
+    return [e for e in evaluators if e.key not in record["metrics"]]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write under a temporary name and rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def nine_digits(node: Any) -> Any:
+    """Floats to nine significant digits; what is not a number becomes null."""
+    if isinstance(node, float):
+        return float(f"{node:.9g}") if math.isfinite(node) else None
+    if isinstance(node, dict):
+        return {k: nine_digits(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [nine_digits(v) for v in node]
+    return node

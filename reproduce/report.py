@@ -1,0 +1,304 @@
+"""The report: verdicts first, then each target's evidence, as one HTML page and as Markdown.
+
+Pure rendering. The same sections give the same bytes, and the page asks nothing of the network.
+"""
+
+import base64
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from reproduce.records import write_atomically
+
+__all__ = ["Section", "board", "duration", "interval", "number", "prose", "spread", "write"]
+
+_VERDICTS = ("reproduced", "contradicted", "undecided", "not comparable", "not run")
+_PAPERS = {"eiw-flow": "EIW-Flow", "neural-entropy": "Neural Entropy", "simflow": "SimFlow"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one target shows: its question, table, figure, verdicts and what it cost."""
+
+    target: Any  # id, paper, title, question, reference, how, departures
+    table: pd.DataFrame  # <target-id>.csv
+    verdicts: list[Any]  # the target's rows of claims.csv, with p and holm
+    figure: Path | None  # the .svg; the .png lies beside it
+    cells: int
+    done: int
+    failed: int
+    stale: tuple[str, ...]  # in words, one per record
+    wall_s: float
+    command: str
+
+
+def _absent(value: Any) -> bool:
+    return value is None or bool(pd.isna(value))
+
+
+def _exponent(x: float) -> int:
+    return math.floor(math.log10(abs(x)))
+
+
+def _trim(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def number(value: Any, digits: int = 5) -> str:
+    """``digits`` significant digits, whole numbers in full; empty for None and NaN."""
+    if _absent(value):
+        return ""
+    x = float(value)
+    if x == 0 or math.isinf(x):
+        return f"{x + 0.0:g}"
+    if not -3 <= _exponent(x) < 12:
+        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+        return f"{_trim(mantissa)}e{int(exponent)}"
+    return _trim(f"{x:.{max(0, digits - 1 - _exponent(x))}f}")
+
+
+def _show(value: Any) -> str:
+    """Words as they are, numbers as someone typed them: axes, and what a paper prints."""
+    return str(value) if isinstance(value, str | bool) else number(value, 9)
+
+
+def spread(mean: Any, low: Any, high: Any) -> tuple[str, str, str]:
+    """A mean and its interval with the decimals that the interval's width deserves.
+
+    Two digits of the half-width, but at least three and at most six significant digits in all.
+    """
+    if any(_absent(v) or math.isinf(v) for v in (mean, low, high)) or low >= high:
+        return number(mean), number(low), number(high)
+    top = _exponent(max(abs(mean), abs(low), abs(high)))
+    decimals = min(max(1 - _exponent((high - low) / 2), 2 - top), 5 - top)
+    shift = 0 if -3 <= top < 12 else top
+    places = max(0, decimals + shift)
+    tail = f"e{shift}" if shift else ""
+    # + 0.0 turns a rounded -0.0 into 0.0
+    texts = [f"{round(v / 10.0**shift, places) + 0.0:.{places}f}" for v in (mean, low, high)]
+    return texts[0] + tail, texts[1] + tail, texts[2] + tail
+
+
+def interval(mean: Any, low: Any, high: Any, n: Any = None, unit: str = "") -> str:
+    """``254.6 [251.2, 258.0] nats, n = 3``, without the parts that are not known."""
+    centre, lower, upper = spread(mean, low, high)
+    if not centre:
+        return ""
+    words = [centre, f"[{lower}, {upper}]" if lower and upper else "", unit]
+    return " ".join(w for w in words if w) + ("" if _absent(n) else f", n = {number(n)}")
+
+
+def duration(seconds: float) -> str:
+    """Compute time in minutes, and in hours where these are easier to grasp."""
+    minutes = seconds / 60
+    hours = f" ({number(minutes / 60, 3)} h)" if minutes >= 120 else ""
+    return f"{minutes:.0f} min{hours}" if minutes >= 10 else f"{number(minutes, 2)} min"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
+def _papers(sections: Iterable[Section]) -> list[tuple[str, list[Section]]]:
+    """Each paper's name with its sections: the known ones in their order, then any other."""
+    groups: dict[str, list[Section]] = {paper: [] for paper in _PAPERS}
+    for section in sections:
+        groups.setdefault(section.target.paper, []).append(section)
+    return [(_PAPERS.get(paper, paper), group) for paper, group in groups.items() if group]
+
+
+def _claims(section: Section) -> list[dict[str, str]]:
+    """The target's verdicts in words."""
+    claims = []
+    for v in section.verdicts:
+        unit = v.unit or ""
+        effect, margin, p = number(v.smallest_effect, 3), number(v.margin, 3), number(v.p, 2)
+        method = [v.kind, v.method, margin and f"margin {margin}", p and f"p = {p}"]
+        holm = {True: "survives Holm", False: "does not survive Holm"}
+        claims.append(
+            {
+                "claim": v.claim,
+                "target": section.target.id,
+                "statement": v.statement,
+                "paper": _show(v.paper_value),
+                "ours": interval(v.ours, v.ci_low, v.ci_high, v.n, unit),
+                "smallest visible effect": f"{effect} {unit}".strip() if effect else "",
+                "verdict": v.verdict,
+                "holm": "" if v.holm is None else holm[bool(v.holm)],
+                "reason": v.reason or "",
+                "method": "; ".join(word for word in method if word),
+            }
+        )
+    return claims
+
+
+def _table(table: pd.DataFrame) -> dict[str, Any]:
+    """Columns as (label, right-aligned) and rows of text; optional columns only if they speak."""
+    names = list(table.columns)
+    axes = names[: names.index("metric")] if "metric" in names else names
+    rows = []
+    for row in table.to_dict("records"):
+        mean, low, high = spread(*(row.get(k) for k in ("mean", "ci_low", "ci_high")))
+        paper, error = _show(row.get("paper")), number(row.get("paper_error"))
+        rows.append(
+            {str(axis): _show(row[axis]) for axis in axes}
+            | {k: _show(row.get(k)) for k in ("metric", "unit")}
+            | {"ours": mean, "95 % interval": f"[{low}, {high}]" if low and high else ""}
+            | {"paper": f"{paper} ± {error}" if paper and error.strip("0") else paper}
+            | {"note": _show(row.get("note")), "sd": number(row.get("sd"), 3)}
+            | {"n": number(row.get("n")), "failed": number(row.get("n_failed") or None)}
+            | {"paper's source": _show(row.get("paper_source"))}
+        )
+    optional = {"unit", "note", "failed", "paper's source"}
+    labels = [k for k in (rows[0] if rows else ()) if k not in optional or any(r[k] for r in rows)]
+    right = {str(axis) for axis in axes if pd.api.types.is_numeric_dtype(table[axis])}
+    right |= {"ours", "95 % interval", "paper", "sd", "n", "failed"}
+    columns = [(label, label in right) for label in labels]
+    return {"columns": columns, "rows": [[row[label] for label in labels] for row in rows]}
+
+
+def _cost(sections: Sequence[Section]) -> str:
+    cells = _count(sum(s.cells for s in sections), "cell")
+    return (
+        f"{sum(s.done for s in sections)} of {cells} done, {sum(s.failed for s in sections)} "
+        f"failed, {sum(len(s.stale) for s in sections)} stale; "
+        f"{duration(sum(s.wall_s for s in sections))} of compute"
+    )
+
+
+def _summary(sections: Sequence[Section]) -> list[str]:
+    """What chance and Holm have to say about the board, in words."""
+    verdicts = [v for s in sections for v in s.verdicts]
+    n = sum(v.verdict in _VERDICTS[:3] and v.kind != "Identity" for v in verdicts)
+    if not n:
+        return ["No statistical claim is judged here, so chance has no part in the verdicts."]
+    words = [
+        f"{_count(n, 'claim')} other than identities {'is' if n == 1 else 'are'} judged here "
+        "(reproduced, contradicted or undecided). Chance alone would give about "
+        f"{number(0.05 * n, 3)} false verdicts among them (0.05 × {n})."
+    ]
+    kept = []
+    for name, group in _papers(sections):
+        if holm := [bool(v.holm) for s in group for v in s.verdicts if v.holm is not None]:
+            kept.append(f"{sum(holm)} of {len(holm)} in {name}")
+    if kept:
+        words.append(f"Surviving Holm's correction within their paper: {', '.join(kept)}.")
+    return words
+
+
+def prose(text: str) -> Markup:
+    """Escaped text in which `code` and indices (S_NN) are set as such."""
+
+    def mark(match: re.Match[str]) -> str:
+        code, letter, index = match.groups()
+        return f"<code>{code}</code>" if code else f"{letter}<sub>{index}</sub>"
+
+    return Markup(re.sub(r"`([^`]+)`|\b([A-Z])_(\w+)", mark, str(escape(text))))
+
+
+def _plain(text: str) -> str:
+    """One line of Markdown that may stand in a table; no markup but `code`."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    parts[::2] = [re.sub(r"([\\*<>])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts).replace("|", r"\|")
+
+
+def _grid(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
+    head = [[_plain(label) for label, _ in columns], ["---:" if r else "---" for _, r in columns]]
+    body = [[_plain(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in head + body)
+
+
+def _bullets(title: str, lines: Iterable[str]) -> list[str]:
+    return [title, "\n".join(f"- {_plain(line)}" for line in lines)] if lines else []
+
+
+def board(sections: list[Section]) -> str:
+    """The verdict board as a Markdown table, paper by paper."""
+    keys = ("statement", "paper", "ours", "verdict")
+    rows: list[list[str]] = []
+    for name, group in _papers(sections):
+        claims = [claim for s in group for claim in _claims(s)]
+        rows += [[f"{name}: {_count(len(claims), 'claim')}", "", "", "", ""]] if claims else []
+        rows += [[f"`{c['claim']}`", *(c[k] for k in keys)] for c in claims]
+    table = _grid([(k, False) for k in ("claim", *keys)], rows)
+    return table + "\n" if rows else "No claim yet.\n"
+
+
+def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in page["counts"])
+    parts = ["# Do the papers' claims hold?", f"Tier `{page['tier']}`. {page['meaning']}"]
+    parts += ["## Verdict board", f"{counts}.", *page["summary"], f"{page['cost']}."]
+    parts.append(board(sections))
+    keys = ("claim", "smallest visible effect", "verdict", "holm", "reason", "method")
+    for name, group in page["papers"]:
+        parts.append(f"## {name}")
+        for shown in group:
+            section, target = shown["section"], shown["section"].target
+            parts.append(f"### {_plain(target.title)} (`{target.id}`)")
+            words = (target.question, target.reference, *target.how.split("\n\n"))
+            parts += [_plain(text) for text in words if text]
+            claims = [[claim[k] for k in keys] for claim in shown["claims"]]
+            parts += [_grid([(k, False) for k in keys], claims)] if claims else []
+            if shown["figure"]:
+                parts.append(f"![{_plain(target.title)}]({shown['figure'].stem}.png)")
+            rows = shown["table"]["rows"]
+            grid = _grid(shown["table"]["columns"], rows) if rows else "No row yet."
+            fold = f"<details><summary>{len(rows)} rows</summary>\n\n{grid}\n\n</details>"
+            parts += [fold if len(rows) > 24 else grid, f"{shown['cost']}."]
+            parts += _bullets("Stale records:", section.stale)
+            parts += _bullets("Departures from the paper:", target.departures)
+            parts.append(f"Repeat it: `{section.command}`")
+    parts += _bullets("## Definitions", [f"{k}: {v}" for k, v in page["definitions"].items()])
+    pairs = list(page["provenance"].items())
+    parts += ["## Provenance", _grid([("what", False), ("value", False)], pairs)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _image(figure: Path) -> str:
+    """A data URI: the ids of several figures cannot clash, and nothing is fetched."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(figure.read_bytes()).decode()}"
+
+
+def write(tier: str, sections: list[Section], out: Path, provenance: dict[str, str]) -> Path:
+    """Write ``report.html`` and ``report.md`` into ``out``, each at once or not at all."""
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    room = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    room.trim_blocks = room.lstrip_blocks = True
+    room.filters |= {"prose": prose, "image": _image}
+    template = room.get_template("report.html.j2")
+    words: Any = template.module
+    found = Counter(v.verdict for s in sections for v in s.verdicts)
+    page = {
+        "tier": tier,
+        "meaning": words.tiers[tier],
+        "definitions": words.definitions,
+        "counts": [(verdict, found[verdict]) for verdict in _VERDICTS],
+        "summary": _summary(sections),
+        "cost": _cost(sections),
+        "papers": [(name, [_shown(s) for s in group]) for name, group in _papers(sections)],
+        "provenance": provenance,
+    }
+    write_atomically(out / "report.html", template.render(page))
+    write_atomically(out / "report.md", _markdown(page, sections))
+    return out / "report.html"
+
+
+def _shown(section: Section) -> dict[str, Any]:
+    """A section as both pages show it."""
+    figure = section.figure if section.figure and section.figure.is_file() else None
+    return {
+        "section": section,
+        "figure": figure,
+        "table": _table(section.table),
+        "claims": _claims(section),
+        "cost": _cost([section]),
+    }

@@ -1,0 +1,168 @@
+"""Runs one cell: train (or resume), measure at the marks, publish the record."""
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from lightning_modules.callbacks import LossTrace, Marks, save_weights
+from reproduce.cells import Cell, override
+from reproduce.provenance import provenance
+from reproduce.records import CorruptRecord, Store, blank, fail, missing
+from reproduce.target import Evaluator
+
+__all__ = ["run_cell"]
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def run_cell(
+    cell: Cell, evaluators: tuple[Evaluator, ...], targets: list[str], store: Store, send: Send
+) -> str:
+    """Make the cell's record hold all ``evaluators``; return its status, ``done`` or ``failed``.
+
+    What is there is kept: finished evaluators, weights at marks, the checkpoint of a half-trained
+    cell. A failure is a record too. ``send`` gets progress as small dicts.
+
+    Raises:
+        Busy: another process runs this cell.
+    """
+    with store.lock(cell):
+        try:
+            old = store.read(cell)
+        except CorruptRecord as error:
+            send({"note": f"{error}: set aside as {store.set_aside(cell).name}, cell runs again"})
+            old = None
+        if old is not None and old["status"] == "done" and not missing(old, evaluators):
+            return "done"  # another run was faster
+        started = time.perf_counter()
+        record = blank(cell, old, targets)
+        try:
+            _fill(cell, record, evaluators, store.run_dir(cell), send)
+            record["status"] = "done"
+            record.pop("error", None)
+        except Exception as error:
+            record = fail(record, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            send({"note": f"{cell.name} failed: {record['error']}"})
+            if os.environ.get("ENTROFLOW_TRACEBACK"):
+                raise
+        record["wall_s"] += time.perf_counter() - started
+        record |= provenance(record["device"])
+        store.write(cell, record)
+        return record["status"]
+
+
+def _fill(
+    cell: Cell,
+    record: dict[str, Any],
+    evaluators: tuple[Evaluator, ...],
+    folder: Path,
+    send: Send,
+) -> None:
+    from reproduce.training import build
+
+    callbacks = [LossTrace(), Progress(send)]
+    cli = build(_local(cell, folder))
+    cli.trainer.callbacks[:0] = callbacks
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    record["params"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    record["data_sha256"] = data.fingerprint
+
+    fit = f"fit@{type(model).version}"
+    paths = [Marks.path(folder, update) for update in cell.updates]
+    if fit not in record["metrics"] or not all(map(_readable, paths)):
+        last = cell.updates[-1]
+        if last:
+            _train(trainer, model, data, folder, cell.updates, send)
+        else:
+            save_weights(model.state_dict(), paths[-1])
+        trace = callbacks[0].curve(last)
+        tail = trace["loss"][-max(1, len(trace["loss"]) // 10) :]
+        record["metrics"] = {fit: {"train_loss": sum(tail) / len(tail)} if tail else {}}
+        record["curves"] = {fit: trace}
+
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    for evaluator in missing(record, evaluators):
+        send({"stage": evaluator.name})
+        metrics, curves = _measure(evaluator, cell, model, data, folder, send)
+        for part, values in (("metrics", metrics), ("curves", curves)):
+            kept = {k: v for k, v in record[part].items() if k.split("@")[0] != evaluator.name}
+            record[part] = {**kept, evaluator.key: values}
+
+
+def _local(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The config with its paths set to the cell's folder and its bars off."""
+    config = override(dict(cell.config), {"trainer.default_root_dir": str(folder)})
+    config["trainer"] |= {"logger": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    return config
+
+
+def _train(
+    trainer: Any, model: Any, data: Any, folder: Path, marks: list[int], send: Send
+) -> None:
+    """Fit from ``last.ckpt`` where it can be used; what cannot is set aside, never trusted."""
+    checkpoint = folder / "last.ckpt"
+    if checkpoint.exists():
+        why = ""
+        if not _readable(checkpoint):
+            why = "is unreadable"
+        else:
+            at = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+            if any(u <= at and not _readable(Marks.path(folder, u)) for u in marks):
+                why = "lies beyond a mark whose weights are gone"
+        if why:
+            os.replace(checkpoint, checkpoint.with_suffix(".ckpt.corrupt"))
+            send({"note": f"{folder.name}: last.ckpt {why}: set aside, training starts again"})
+    resume = str(checkpoint) if checkpoint.exists() else None
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+
+
+def _readable(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # any damage looks different: zip, pickle, key and runtime errors
+        return False
+    return True
+
+
+def _measure(
+    evaluator: Evaluator, cell: Cell, model: Any, data: Any, folder: Path, send: Send
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Call an evaluator at every mark: numbers at the last one, and everything along the marks."""
+    module, name = evaluator.call.split(":")
+    call = getattr(importlib.import_module(module), name)
+    model.eval()
+    rows = []
+    for update in cell.updates:
+        weights = torch.load(Marks.path(folder, update), weights_only=True)
+        model.load_state_dict(weights)
+        rows.append(call(model, data))
+        send({"measured": update})
+    scalars = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
+    curves = {k: [row[k] for row in rows] for k in rows[-1]}
+    return scalars, {"updates": cell.updates, **curves}
+
+
+class Progress(Callback):
+    """Tells the parent where the training stands, twice a second at most."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.sent = send, 0.0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        now = time.monotonic()
+        if now - self.sent > 0.5:
+            self.sent = now
+            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            self.send(
+                {"step": trainer.global_step, "of": trainer.max_steps, "loss": float(loss)}
+            )

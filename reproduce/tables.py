@@ -1,0 +1,190 @@
+"""Records -> observations -> the two CSV tables of a target. Pure functions of what is on disk."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from reproduce.cells import Cell, expand
+from reproduce.papers import PAPERS, printed
+from reproduce.records import CorruptRecord, Store, missing, read_record, write_atomically
+from reproduce.target import Target
+
+__all__ = ["Observed", "interval", "observe", "paper_value", "to_csv"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the records of a target hold.
+
+    Attributes:
+        rows: one row per cell, index value and metric: axes, seed, [index], metric, value.
+        cells: one row per cell: cell, axes, seed, status, error, wall_s.
+        stale: a sentence per record that the target no longer produces, or that an older
+            evaluator or model wrote.
+    """
+
+    target: Target
+    tier: str
+    axes: tuple[str, ...]
+    rows: pd.DataFrame
+    cells: pd.DataFrame
+    stale: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that tell arms and measuring points apart."""
+        return [*self.axes, *([self.target.index] if self.target.index else [])]
+
+
+def observe(target: Target, tier: str, store: Store) -> Observed:
+    """Read the records of the target's cells: its own seeds, and any further ones that are there.
+
+    A cell without a record is "missing", one that failed is a row with its error.
+    """
+    asked = expand(target, tier)
+    extra = [c for c in expand(target, tier, len(PAPERS[target.paper][1])) if c not in asked]
+    rows, cells, stale, names = [], [], [], set()
+    for cell in [*asked, *extra]:
+        status, error, record = _state(target, cell, store)
+        names.add(cell.name)
+        if cell in extra and status == "missing":
+            continue
+        if status == "stale":
+            stale.append(f"{cell.name}: {error}")
+        cells.append(
+            {
+                "cell": cell.name,
+                **cell.axes,
+                "seed": cell.seed,
+                "status": status,
+                "error": error,
+                "wall_s": (record or {}).get("wall_s", 0.0),
+            }
+        )
+        if record is not None and status == "done":
+            rows += _observations(target, cell, record)
+    stale += _orphans(target, store, names)
+    axes = tuple(dict.fromkeys(k for c in asked for k in c.axes))
+    columns = [*axes, "seed", *([target.index] if target.index else []), "metric", "value", "cell"]
+    frame = pd.DataFrame(rows, columns=columns).astype({"value": float})
+    return Observed(target, tier, axes, frame, pd.DataFrame(cells), tuple(stale))
+
+
+def _state(target: Target, cell: Cell, store: Store) -> tuple[str, str, dict[str, Any] | None]:
+    try:
+        record = store.read(cell)
+    except CorruptRecord as error:
+        return "missing", f"{error}: run the target again", None
+    if record is None:
+        return "missing", "", None
+    if record["status"] != "done":
+        return "failed", record.get("error", ""), record
+    absent = missing(record, target.evaluators)
+    if absent:
+        keys = ", ".join(e.key for e in absent)
+        return "stale", f"has no {keys}: run the target again", record
+    return "done", "", record
+
+
+def _orphans(target: Target, store: Store, names: set[str]) -> list[str]:
+    """Records that name this target although none of its cells has their config any more."""
+    found = []
+    for path in sorted((store.root / "records" / target.paper).glob("*.json")):
+        if path.stem in names:
+            continue
+        try:
+            record = read_record(path)
+        except CorruptRecord:
+            continue
+        if record and target.id in record["targets"]:
+            found.append(f"{path.stem}: the target no longer asks for this config")
+    return found
+
+
+def _observations(target: Target, cell: Cell, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    base = {**cell.axes, "seed": cell.seed, "cell": cell.name}
+    rows = []
+    for evaluator in target.evaluators:
+        curves = record["curves"][evaluator.key]
+        for i, update in enumerate(curves["updates"]):
+            if not target.index and i + 1 < len(curves["updates"]):
+                continue  # a target without index asks about the trained model
+            at = {target.index: update} if target.index else {}
+            for metric in target.metrics:
+                value = curves.get(metric, [None] * (i + 1))[i]
+                if isinstance(value, int | float):
+                    rows.append({**base, **at, "metric": metric, "value": value})
+    return rows
+
+
+# ------------------------------------------------------------------------------- tables
+def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
+    """Student t interval of the mean; (nan, nan) for fewer than three values."""
+    values = np.asarray(values, float)
+    if len(values) < 3:
+        return math.nan, math.nan
+    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def paper_value(target: Target, key: str, at: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The printed row with this key whose axes all have the values of ``at``."""
+    for row in printed(target.paper):
+        if row["key"] == key and all(str(at.get(k)) == str(v) for k, v in row["at"].items()):
+            return row
+    return None
+
+
+def cells_table(seen: Observed) -> pd.DataFrame:
+    """One row per cell and metric, failures and missing cells included."""
+    done = seen.rows.merge(seen.cells[["cell", "status", "error"]], on="cell", how="left")
+    rest = seen.cells[seen.cells["status"] != "done"]
+    table = pd.concat([done, rest], ignore_index=True) if len(rest) else done
+    table["unit"] = table["metric"].map(seen.target.metrics)
+    columns = ["cell", *seen.axes, "seed"]
+    columns += [seen.target.index] if seen.target.index else []
+    return table[[*columns, "status", "metric", "unit", "value", "error"]]
+
+
+def summary_table(seen: Observed) -> pd.DataFrame:
+    """One row per arm, index value and metric: mean over seeds with its interval, and the paper's."""
+    target, rows = seen.target, []
+    groups = seen.rows.groupby([*seen.keys, "metric"], sort=False, dropna=False)["value"]
+    bad = seen.cells[seen.cells["status"] == "failed"].groupby([*seen.axes], sort=False).size()
+    for key, values in groups:
+        *at, metric = key
+        where = dict(zip(seen.keys, at, strict=True))
+        low, high = interval(values)
+        arm = tuple(where[a] for a in seen.axes)
+        paper = paper_value(target, target.printed.get(metric, ""), where)
+        comparable = seen.tier == "paper" or metric in target.comparable
+        rows.append(
+            {
+                **where,
+                "metric": metric,
+                "unit": target.metrics[metric],
+                "mean": values.mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "sd": values.std(ddof=1) if len(values) > 1 else math.nan,
+                "n": len(values),
+                "n_failed": int(bad.get(arm if len(arm) > 1 else arm[0], 0)) if len(bad) else 0,
+                "paper": paper["value"] if paper else math.nan,
+                "paper_source": paper["source"] if paper else "",
+                "paper_error": paper["error"] if paper else math.nan,
+                "note": "not comparable" if paper and not comparable else "",
+            }
+        )
+    columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]
+    return pd.DataFrame(rows, columns=[*columns, "paper", "paper_source", "paper_error", "note"])
+
+
+def to_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table atomically, nine significant digits, empty cells for what is not there."""
+    write_atomically(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))

@@ -1,0 +1,194 @@
+"""A target, its arms, and the five kinds of claim: typed values beside the question they answer.
+
+Nothing here computes. Target files import this module and nothing heavy, so that listing the
+targets is instant.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Arm",
+    "Claim",
+    "Equivalence",
+    "Evaluator",
+    "Identity",
+    "Order",
+    "Pick",
+    "Printed",
+    "TIERS",
+    "Target",
+    "Trend",
+    "Value",
+]
+
+TIERS = ("smoke", "small", "gpu", "paper")
+_STATISTICAL = ("small", "gpu", "paper")
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """``call`` ("module:function") maps (model, datamodule) to a dict of numbers and curves.
+
+    Raise ``version`` when the numbers change meaning: records that hold an older one are stale.
+    """
+
+    name: str
+    version: int
+    call: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: where it stands in the table (``axes``), and the keys it changes in the config."""
+
+    axes: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One number per seed: ``metric`` where every axis has the given value.
+
+    ``first`` and ``last`` stand for the least and the greatest value of an axis that is there.
+    """
+
+    metric: str
+    at: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number of ``printed.csv``: the row with this key whose axes all match."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed. ``over`` names axes: the claim must hold for each of their values.
+
+    Attributes:
+        slug: the claim's id is ``<target-id>/<slug>``.
+        where: only rows with these values; a tuple of values means any of them, ``later half``
+            those of at least half the greatest.
+        tiers: where it is judged; elsewhere its verdict is "not comparable".
+    """
+
+    slug: str
+    statement: str
+    over: tuple[str, ...] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
+    tiers: tuple[str, ...] = _STATISTICAL
+    unit: str = ""
+    paper: str = ""  # the paper's own words or number, for the board
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(frozen=True)
+class Order(Claim):
+    """``less < greater`` for paired seeds."""
+
+    less: Pick | float = 0.0
+    greater: Pick | float = 0.0
+
+
+@dataclass(frozen=True)
+class Trend(Claim):
+    """``metric`` rises (``sign=+1``) or falls along ``axis``, by slope or rank correlation."""
+
+    metric: str = ""
+    axis: str = ""
+    sign: int = 1
+    statistic: str = "slope"
+
+
+@dataclass(frozen=True)
+class Value(Claim):
+    """``pick`` equals the paper's number within its reading error and spread."""
+
+    pick: Pick = Pick("")
+    printed: Printed = Printed("")
+    spread: float = 0.0
+
+
+@dataclass(frozen=True)
+class Identity(Claim):
+    """Every row obeys a mathematical fact: ``low <= metric <= high``, or equals a known number.
+
+    The tolerance of an equality is ``atol + rtol |equals| + errors * error_metric`` plus the
+    reading error of a printed number.
+    """
+
+    tiers: tuple[str, ...] = TIERS
+    metric: str = ""
+    low: float | None = None
+    high: float | None = None
+    equals: float | Printed | None = None
+    atol: float = 0.0
+    rtol: float = 0.0
+    errors: float = 0.0
+    error_metric: str = ""
+
+
+@dataclass(frozen=True)
+class Equivalence(Claim):
+    """``a`` and ``b`` differ by less than ``margin``; ``relative`` measures it in units of b."""
+
+    a: Pick = Pick("")
+    b: Pick | float = 0.0
+    margin: float = 0.0
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """One question of one paper, and all that is needed to answer it.
+
+    Attributes:
+        id, paper: as users type them, ``ne-epochs`` and ``neural-entropy``.
+        reference: tables, figures and sections of the paper it speaks to.
+        config: stem of the YAML, ``configs/<config>.<tier>.yaml``.
+        arms: the grid of a tier, each arm changing keys of that YAML only.
+        seeds: how many of the paper's seeds, by tier.
+        evaluators: what is measured on each cell.
+        metrics: metric -> unit, in the order of the table; what is measured but not named here
+            stays in the record.
+        index: the axis along which a cell is measured several times (``updates``), or "".
+        printed: metric -> key in ``printed.csv`` of the paper's numbers to set beside it.
+        comparable: metrics that are the same quantity at every tier; the paper's number beside
+            any other is marked "not comparable" below the paper's own tier.
+        figure: ``module:function`` that draws it.
+        how, departures: prose for the report.
+    """
+
+    id: str
+    paper: str
+    title: str
+    question: str
+    reference: str
+    config: str
+    arms: Callable[[str], list[Arm]]
+    seeds: Mapping[str, int]
+    evaluators: tuple[Evaluator, ...]
+    metrics: Mapping[str, str]
+    claims: tuple[Claim, ...]
+    figure: str
+    index: str = ""
+    printed: Mapping[str, str] = field(default_factory=dict)
+    comparable: tuple[str, ...] = ()
+    how: str = ""
+    departures: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        return self.paper.replace("-", "_")
