@@ -284,11 +284,14 @@ def _hub_error(name: Path | str, error: Exception) -> DataError:
 def _hub_splits(name: str) -> Sequence[str]:
     from datasets import get_dataset_split_names
 
-    path, revision = _hub_address(*_hub_inputs(name))
-    try:
-        return get_dataset_split_names(path, revision=revision)
-    except Exception as error:  # whatever a foreign format or the network comes up with
-        raise _hub_error(name, error) from error
+    (place,) = _hub_inputs(name)
+    path, revision = _hub_address(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        tables = scratch if isinstance(place, Path) else None
+        try:
+            return get_dataset_split_names(path, revision=revision, cache_dir=tables)
+        except Exception as error:  # whatever a foreign format or the network comes up with
+            raise _hub_error(name, error) from error
 
 
 def _hub_read(split: str, inputs: Inputs) -> Arrays:

@@ -73,12 +73,12 @@ def _show(value: Any) -> str:
 def spread(mean: Any, low: Any, high: Any) -> tuple[str, str, str]:
     """A mean and its interval with the decimals that the interval's width deserves.
 
-    Two digits of the half-width, but at least three and at most six significant digits in all.
+    Two digits of the half-width, but at least four and at most six significant digits in all.
     """
     if any(_absent(v) or math.isinf(v) for v in (mean, low, high)) or low >= high:
         return number(mean), number(low), number(high)
     top = _exponent(max(abs(mean), abs(low), abs(high)))
-    decimals = min(max(1 - _exponent((high - low) / 2), 2 - top), 5 - top)
+    decimals = min(max(1 - _exponent((high - low) / 2), 3 - top), 5 - top)
     shift = 0 if -3 <= top < 12 else top
     places = max(0, decimals + shift)
     tail = f"e{shift}" if shift else ""
@@ -155,9 +155,9 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
             | {"paper": f"{paper} ± {error}" if paper and error.strip("0") else paper}
             | {"note": _show(row.get("note")), "sd": number(row.get("sd"), 3)}
             | {"n": number(row.get("n")), "failed": number(row.get("n_failed") or None)}
-            | {"paper's source": _show(row.get("paper_source"))}
+            | {"source": _show(row.get("paper_source"))}
         )
-    optional = {"unit", "note", "failed", "paper's source"}
+    optional = {"unit", "note", "failed", "source"}
     labels = [k for k in (rows[0] if rows else ()) if k not in optional or any(r[k] for r in rows)]
     right = {str(axis) for axis in axes if pd.api.types.is_numeric_dtype(table[axis])}
     right |= {"ours", "95 % interval", "paper", "sd", "n", "failed"}
@@ -229,7 +229,8 @@ def board(sections: list[Section]) -> str:
         claims = [claim for s in group for claim in _claims(s)]
         rows += [[f"{name}: {_count(len(claims), 'claim')}", "", "", "", ""]] if claims else []
         rows += [[f"`{c['claim']}`", *(c[k] for k in keys)] for c in claims]
-    table = _grid([(k, False) for k in ("claim", *keys)], rows)
+    labels = ("claim", "statement", "paper's value", "ours, 95 % interval", "verdict")
+    table = _grid([(label, False) for label in labels], rows)
     return table + "\n" if rows else "No claim yet.\n"
 
 

@@ -424,6 +424,7 @@ def hub_folder(folder: Path, pictures: list[bytes], labelled: bool = True) -> st
 def test_a_local_hub_folder_is_read_by_column_type_and_once(places, monkeypatch):
     import datasets
 
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", places / "second copy")
     name = hub_folder(places / "set", [picture("RGB", (5, 4), level) for level in (10, 20, 30)])
     first = load(name)
     assert first.images.shape == (3, 3, 4, 5)
@@ -437,6 +438,7 @@ def test_a_local_hub_folder_is_read_by_column_type_and_once(places, monkeypatch)
         "test: 1 images",
     ]
     assert not list((places / "cache").glob("hub-*"))
+    assert not (places / "second copy").exists()
     with monkeypatch.context() as patch:
         patch.setattr(datasets, "load_dataset", refuse)
         assert load(name).fingerprint == first.fingerprint
