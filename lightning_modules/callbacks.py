@@ -5,6 +5,7 @@ They act between steps and hold nothing that a resumed run would miss.
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from torch import Tensor
 
-__all__ = ["Diverged", "EMA", "FiniteLoss", "LastCheckpoint", "LossTrace", "Marks"]
+__all__ = [
+    "Diverged",
+    "EMA",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "LossTrace",
+    "Marks",
+    "PlainProgress",
+    "save_weights",
+]
 
 
 class Diverged(RuntimeError):
@@ -130,6 +140,35 @@ class EMA(EMAWeightAveraging):
         """State dict with averaged parameters."""
         assert self._average_model is not None
         return self._average_model.module.state_dict()
+
+
+class PlainProgress(Callback):
+    """Where the training stands, a line every ``every_s`` seconds: for logs, which have no bars."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self.every_s = every_s
+        self._begun = self._said = 0.0
+        self._first = 0
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._begun = self._said = time.monotonic()
+        self._first = trainer.global_step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        now, step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero and now - self._said >= self.every_s:
+            self._said = now
+            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            left = (now - self._begun) / (step - self._first) * (trainer.max_steps - step)
+            print(
+                f"update {step}/{trainer.max_steps}, loss {float(loss):.4g}, {left:.0f} s left",
+                flush=True,
+            )
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        if trainer.is_global_zero:
+            took = time.monotonic() - self._begun
+            print(f"trained {trainer.global_step} updates in {took:.0f} s", flush=True)
 
 
 class LossTrace(Callback):

@@ -6,7 +6,6 @@ Pure rendering. The same sections give the same bytes, and the page asks nothing
 import base64
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +69,7 @@ def _show(value: Any) -> str:
     return str(value) if isinstance(value, str | bool) else number(value, 9)
 
 
-def spread(mean: Any, low: Any, high: Any) -> tuple[str, str, str]:
+def spread(mean: Any, low: Any, high: Any) -> tuple[str, ...]:
     """A mean and its interval with the decimals that the interval's width deserves.
 
     Two digits of the half-width, but at least four and at most six significant digits in all.
@@ -83,8 +82,8 @@ def spread(mean: Any, low: Any, high: Any) -> tuple[str, str, str]:
     places = max(0, decimals + shift)
     tail = f"e{shift}" if shift else ""
     # + 0.0 turns a rounded -0.0 into 0.0
-    texts = [f"{round(v / 10.0**shift, places) + 0.0:.{places}f}" for v in (mean, low, high)]
-    return texts[0] + tail, texts[1] + tail, texts[2] + tail
+    texts = (f"{round(v / 10.0**shift, places) + 0.0:.{places}f}" for v in (mean, low, high))
+    return tuple(text + tail for text in texts)
 
 
 def interval(mean: Any, low: Any, high: Any, n: Any = None, unit: str = "") -> str:
@@ -92,8 +91,8 @@ def interval(mean: Any, low: Any, high: Any, n: Any = None, unit: str = "") -> s
     centre, lower, upper = spread(mean, low, high)
     if not centre:
         return ""
-    words = [centre, f"[{lower}, {upper}]" if lower and upper else "", unit]
-    return " ".join(w for w in words if w) + ("" if _absent(n) else f", n = {number(n)}")
+    words = (centre, f"[{lower}, {upper}]" if lower and upper else "", unit)
+    return " ".join(filter(None, words)) + ("" if _absent(n) else f", n = {number(n)}")
 
 
 def duration(seconds: float) -> str:
@@ -122,7 +121,6 @@ def _claims(section: Section) -> list[dict[str, str]]:
         unit = v.unit or ""
         effect, margin, p = number(v.smallest_effect, 3), number(v.margin, 3), number(v.p, 2)
         method = [v.kind, v.method, margin and f"margin {margin}", p and f"p = {p}"]
-        holm = {True: "survives Holm", False: "does not survive Holm"}
         claims.append(
             {
                 "claim": v.claim,
@@ -132,7 +130,7 @@ def _claims(section: Section) -> list[dict[str, str]]:
                 "ours": interval(v.ours, v.ci_low, v.ci_high, v.n, unit),
                 "smallest visible effect": f"{effect} {unit}".strip() if effect else "",
                 "verdict": v.verdict,
-                "holm": "" if v.holm is None else holm[bool(v.holm)],
+                "holm": {None: "", True: "survives Holm", False: "does not survive Holm"}[v.holm],
                 "reason": v.reason or "",
                 "method": "; ".join(word for word in method if word),
             }
@@ -161,8 +159,8 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
     labels = [k for k in (rows[0] if rows else ()) if k not in optional or any(r[k] for r in rows)]
     right = {str(axis) for axis in axes if pd.api.types.is_numeric_dtype(table[axis])}
     right |= {"ours", "95 % interval", "paper", "sd", "n", "failed"}
-    columns = [(label, label in right) for label in labels]
-    return {"columns": columns, "rows": [[row[label] for label in labels] for row in rows]}
+    grid = [[row[label] for label in labels] for row in rows]
+    return {"columns": [(label, label in right) for label in labels], "rows": grid}
 
 
 def _cost(sections: Sequence[Section]) -> str:
@@ -235,10 +233,9 @@ def board(sections: list[Section]) -> str:
 
 
 def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in page["counts"])
     parts = ["# Do the papers' claims hold?", f"Tier `{page['tier']}`. {page['meaning']}"]
-    parts += ["## Verdict board", f"{counts}.", *page["summary"], f"{page['cost']}."]
-    parts.append(board(sections))
+    parts += ["## Verdict board", ", ".join(f"{n} {v}" for v, n in page["counts"]) + "."]
+    parts += [*page["summary"], f"{page['cost']}.", board(sections)]
     keys = ("claim", "smallest visible effect", "verdict", "holm", "reason", "method")
     for name, group in page["papers"]:
         parts.append(f"## {name}")
@@ -259,8 +256,7 @@ def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
             parts += _bullets("Departures from the paper:", target.departures)
             parts.append(f"Repeat it: `{section.command}`")
     parts += _bullets("## Definitions", [f"{k}: {v}" for k, v in page["definitions"].items()])
-    pairs = list(page["provenance"].items())
-    parts += ["## Provenance", _grid([("what", False), ("value", False)], pairs)]
+    parts += _bullets("## Provenance", [f"{k}: {v}" for k, v in page["provenance"].items()])
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -271,18 +267,18 @@ def _image(figure: Path) -> str:
 
 def write(tier: str, sections: list[Section], out: Path, provenance: dict[str, str]) -> Path:
     """Write ``report.html`` and ``report.md`` into ``out``, each at once or not at all."""
-    loader = FileSystemLoader(Path(__file__).with_name("templates"))
-    room = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    room = Environment(autoescape=True, undefined=StrictUndefined)
+    room.loader = FileSystemLoader(Path(__file__).with_name("templates"))
     room.trim_blocks = room.lstrip_blocks = True
     room.filters |= {"prose": prose, "image": _image}
     template = room.get_template("report.html.j2")
-    words: Any = template.module
-    found = Counter(v.verdict for s in sections for v in s.verdicts)
+    words: Any = template.module  # without a tier the template sets its words and draws nothing
+    found = [v.verdict for s in sections for v in s.verdicts]
     page = {
         "tier": tier,
         "meaning": words.tiers[tier],
         "definitions": words.definitions,
-        "counts": [(verdict, found[verdict]) for verdict in _VERDICTS],
+        "counts": [(verdict, found.count(verdict)) for verdict in _VERDICTS],
         "summary": _summary(sections),
         "cost": _cost(sections),
         "papers": [(name, [_shown(s) for s in group]) for name, group in _papers(sections)],
@@ -295,10 +291,9 @@ def write(tier: str, sections: list[Section], out: Path, provenance: dict[str, s
 
 def _shown(section: Section) -> dict[str, Any]:
     """A section as both pages show it."""
-    figure = section.figure if section.figure and section.figure.is_file() else None
     return {
         "section": section,
-        "figure": figure,
+        "figure": section.figure if section.figure and section.figure.is_file() else None,
         "table": _table(section.table),
         "claims": _claims(section),
         "cost": _cost([section]),

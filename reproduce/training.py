@@ -6,16 +6,27 @@ Three things differ from the stock class. Explicit arguments win over a checkpoi
 """
 
 import logging
+import os
+import pickle
+import sys
 import warnings
+import zipfile
+from argparse import ArgumentError
 from typing import Any
 
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_modules.callbacks import FiniteLoss, LastCheckpoint, Marks
+from lightning_modules.callbacks import (
+    Diverged,
+    FiniteLoss,
+    LastCheckpoint,
+    Marks,
+    PlainProgress,
+)
+from reproduce.errors import RequestError
 
-__all__ = ["EntroflowCLI", "build"]
+__all__ = ["EntroflowCLI", "build", "one_line", "run_command"]
 
 
 class EntroflowCLI(LightningCLI):
@@ -40,9 +51,24 @@ class EntroflowCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.init_args.seed")
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.get("enable_progress_bar") is not False and not sys.stdout.isatty():
+            # bars are for terminals; a log gets a line now and then
+            kwargs["enable_progress_bar"] = False
+            kwargs["callbacks"] = [*(trainer.get("callbacks") or []), PlainProgress()]
+        return super().instantiate_trainer(**kwargs)
+
     def _parse_ckpt_path(self) -> None:
         # The stock method lays the checkpoint's hyperparameters over what the user typed.
-        super()._parse_ckpt_path()
+        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
+        try:
+            super()._parse_ckpt_path()
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile):
+            raise RequestError(
+                f"checkpoint {path} is damaged or not one of ours: take another, or leave out "
+                "--ckpt_path"
+            ) from None
         if isinstance(self._given, list) and self.config.get("subcommand"):
             typed = self.parser.parse_args(self._given, defaults=False)
             self.config.update(typed)
@@ -55,6 +81,42 @@ def build(config: dict[str, Any]) -> EntroflowCLI:
         argparse.ArgumentError: an unknown key or an impossible value.
     """
     return EntroflowCLI(args=config, run=False, save_config_callback=None)
+
+
+def run_command(args: list[str]) -> int:
+    """Run `entroflow` with these arguments; errors that a user can mend are one line.
+
+    ``ENTROFLOW_TRACEBACK=1`` shows where an error came from.
+    """
+    try:
+        EntroflowCLI(args=args)
+    except (Diverged, RequestError, ArgumentError, OSError, ValueError, RuntimeError) as error:
+        if os.environ.get("ENTROFLOW_TRACEBACK"):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, Diverged) else 2
+    return 0
+
+
+# what jsonargparse wraps around the line that says what is wrong
+_WRAPPING = (
+    "Parser key",
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Given value",
+)
+
+
+def one_line(error: Exception) -> str:
+    """The part of an error that names the mend, without wrapping, in one line."""
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(_WRAPPING)]
+    text = " ".join(kept or lines)
+    if "size mismatch" in text or "Missing key(s) in state_dict" in text:
+        return "the checkpoint does not fit this network: give the config it was trained with"
+    return text[:400] or type(error).__name__
 
 
 def quiet() -> None:

@@ -39,6 +39,9 @@ class MLP(nn.Module):
         frequencies: rows of each Fourier matrix; embeddings are twice as wide.
         embed_x: Fourier features of y too; without, y enters through a dense layer.
         zero_output: start with ``e_theta = 0``, a network that stores nothing.
+
+    Raises:
+        ValueError: (at a call) points of another dimension.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class MLP(nn.Module):
         zero_output: bool = False,
     ) -> None:
         super().__init__()
+        self.dim = dim
         emb = 2 * frequencies
         hidden = emb if embed_x else dim
         self.fourier_s = FourierFeatures(1, frequencies)
@@ -70,6 +74,11 @@ class MLP(nn.Module):
     def forward(
         self, y: Float[Tensor, "batch dim"], s: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch dim"]:
+        if y.shape[-1] != self.dim:
+            raise ValueError(
+                f"the network takes D = {self.dim} but the data have D = {y.shape[-1]}: "
+                f"set model.init_args.net.init_args.dim to {y.shape[-1]}"
+            )
         emb = self.embed_s(self.fourier_s(s[:, None])).sigmoid()
         h = self.embed_x(self.fourier_x(y)).sigmoid()
         for from_h, from_s, norm in zip(self.from_h, self.from_s, self.norm, strict=True):
