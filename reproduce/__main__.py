@@ -120,7 +120,8 @@ def _run(args: argparse.Namespace) -> int:
     if jobs:
         print(f"{len(jobs)} of {total} cells to run at tier {args.tier}", flush=True)
         n = args.jobs or _cores()
-        with Progress(total, total - len(jobs)) as progress:
+        weights = {job.cell.name: job.weight for job in jobs}
+        with Progress(total, total - len(jobs), weights) as progress:
             failed = run_local(jobs, store, args.results, n, progress)
     else:
         print(f"all {total} cells are done at tier {args.tier}", flush=True)

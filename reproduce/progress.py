@@ -2,9 +2,10 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "duration"]
 
 _EVERY_S = 15.0  # between two plain lines
 
@@ -12,9 +13,12 @@ _EVERY_S = 15.0  # between two plain lines
 class Progress:
     """Cells done, time left, and what each worker does: its cell, update and loss."""
 
-    def __init__(self, total: int, done: int, plain: bool | None = None) -> None:
+    def __init__(
+        self, total: int, done: int, weights: Mapping[str, float], plain: bool | None = None
+    ) -> None:
+        """``weights``: how long each cell that will run takes, in any unit."""
         self.total, self.done, self.failed = total, done, 0
-        self.begun, self.already = time.monotonic(), done
+        self.weights, self.finished, self.begun = weights, 0.0, time.monotonic()
         self.now: dict[int, dict[str, Any]] = {}
         self.plain = not sys.stdout.isatty() if plain is None else plain
         self._last_line = time.monotonic()
@@ -40,19 +44,23 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def start(self, worker: int, cell: str) -> None:
-        self.now[worker] = {"cell": cell}
+    def start(self, worker: int, cell: str, to_measure: int = 1) -> None:
+        self.now[worker] = {"cell": cell, "to_measure": to_measure}
         self._show(worker)
 
     def update(self, worker: int, message: dict[str, Any]) -> None:
         """A worker's message: ``step, of, loss`` in training, ``stage, measured`` afterwards."""
-        self.now.setdefault(worker, {"cell": "?"}).update(message)
+        now = self.now.setdefault(worker, {"cell": "?"})
+        if "stage" in message:
+            now.pop("measured", None)
+        now["measures"] = now.get("measures", 0) + ("measured" in message)
+        now.update(message)
         self._show(worker)
 
     def finish(self, worker: int, status: str) -> None:
         self.done += 1
         self.failed += status == "failed"
-        self.now.pop(worker, None)
+        self.finished += self.weights.get(self.now.pop(worker, {}).get("cell", ""), 0.0)
         self._show(worker)
 
     def note(self, text: str) -> None:
@@ -66,11 +74,13 @@ class Progress:
 
     def eta(self) -> float | None:
         """Seconds left, or None before anything is known."""
-        parts = sum(0.9 * m.get("step", 0) / m["of"] for m in self.now.values() if m.get("of"))
-        worked = self.done - self.already + parts
-        if worked < 0.05:
+        worked = self.finished + sum(
+            self.weights.get(m["cell"], 0.0) * _share(m) for m in self.now.values()
+        )
+        whole = sum(self.weights.values())
+        if worked < 0.03 * whole:
             return None
-        return (time.monotonic() - self.begun) * (self.total - self.done - parts) / worked
+        return (time.monotonic() - self.begun) * (whole - worked) / worked
 
     def _show(self, worker: int | None = None) -> None:
         left = self.eta()
@@ -96,6 +106,13 @@ class Progress:
             self._last_line = time.monotonic()
             each = "; ".join(f"{m['cell']} {_doing(m)}".strip() for m in self.now.values())
             print(f"{head}{': ' + each if each else ''}", flush=True)
+
+
+def _share(m: dict[str, Any]) -> float:
+    """How much of a cell is done: training counts half, measuring half."""
+    trained = m["step"] / m["of"] if m.get("of") else 0.0
+    measured = m.get("measures", 0) / max(m.get("to_measure", 1), 1)
+    return 0.5 * max(trained, float("stage" in m)) + 0.5 * min(measured, 1.0)
 
 
 def _doing(m: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from reproduce.progress import duration
 from reproduce.records import write_atomically
 
 __all__ = ["Section", "board", "duration", "interval", "number", "prose", "spread", "write"]
@@ -93,13 +94,6 @@ def interval(mean: Any, low: Any, high: Any, n: Any = None, unit: str = "") -> s
         return ""
     words = (centre, f"[{lower}, {upper}]" if lower and upper else "", unit)
     return " ".join(filter(None, words)) + ("" if _absent(n) else f", n = {number(n)}")
-
-
-def duration(seconds: float) -> str:
-    """Compute time in minutes, and in hours where these are easier to grasp."""
-    minutes = seconds / 60
-    hours = f" ({number(minutes / 60, 3)} h)" if minutes >= 120 else ""
-    return f"{minutes:.0f} min{hours}" if minutes >= 10 else f"{number(minutes, 2)} min"
 
 
 def _count(n: int, word: str) -> str:

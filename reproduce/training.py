@@ -8,6 +8,7 @@ Three things differ from the stock class. Explicit arguments win over a checkpoi
 import logging
 import os
 import pickle
+import re
 import sys
 import warnings
 import zipfile
@@ -100,7 +101,8 @@ def run_command(args: list[str]) -> int:
 
 # what jsonargparse wraps around the line that says what is wrong
 _WRAPPING = (
-    "Parser key",
+    'Parser key "model"',
+    'Parser key "data"',
     "Does not validate",
     "Subtypes:",
     "Errors:",
@@ -113,7 +115,7 @@ def one_line(error: Exception) -> str:
     """The part of an error that names the mend, without wrapping, in one line."""
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith(_WRAPPING)]
-    text = " ".join(kept or lines)
+    text = re.sub(r'Parser key "(.*?)":', r"\1:", " ".join(kept or lines))
     if "size mismatch" in text or "Missing key(s) in state_dict" in text:
         return "the checkpoint does not fit this network: give the config it was trained with"
     return text[:400] or type(error).__name__
