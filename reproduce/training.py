@@ -123,6 +123,8 @@ def one_line(error: Exception) -> str:
 
 def quiet() -> None:
     """Silence what Lightning prints at every start: tips, device tables, known deprecations."""
+    # Lightning 2.6 uses names that jsonargparse has deprecated
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*logs directory.*exists.*", "LightningCLI's args.*"):

@@ -177,7 +177,7 @@ def test_spread_shares_decimals_even_when_wide():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 min"), (41, "0.68 min"), (852, "14 min"), (12240, "204 min (3.4 h)")],
+    [(0, "1 s"), (41, "41 s"), (852, "14 min"), (12240, "3 h 24 min")],
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
@@ -250,7 +250,7 @@ def test_both_pages_show_cost_staleness_and_command(tmp_path):
     stale = ("gm3-vp-s1-0a1b2c3d: has no entropy@2",)
     html, markdown = pages(tmp_path, [section(stale=stale)])
     for text in (Page(html).text, markdown):
-        assert "9 of 10 cells done, 1 failed, 1 stale; 1.5 min of compute" in text
+        assert "9 of 10 cells done, 1 failed, 1 stale; 2 min of compute" in text
         assert stale[0] in text
         assert "make ne-epochs TIER=small" in text
         assert "3f0c2d9" in text

@@ -51,7 +51,12 @@ def epochs(seen: Observed, records: list[dict[str, Any]]) -> Any:
         ax.set_ylim(bottom=0)
         ax.set_xlabel("gradient updates")
     axes[0][0].set_ylabel("neural entropy $S_{NN}$ (nats)")
-    axes[0][0].legend(loc="upper left")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    fig.legend(
+        [handles[i] for i in order], [labels[i] for i in order],
+        loc="outside lower center", ncols=len(labels),
+    )  # fmt: skip
     n = seen.rows["seed"].nunique()
     kind = "band: range" if n > 1 else "one"
     title = f"$S_{{NN}}$ along training, {kind} of {n} seed{'s' if n > 1 else ''}"
