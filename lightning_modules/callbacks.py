@@ -1,4 +1,4 @@
-"""What every training run needs, whichever the paper: one checkpoint, weights at marks, EMA, a guard.
+"""What every training run needs: one checkpoint, weights at marks, EMA, a guard against NaN.
 
 They act between steps and hold nothing that a resumed run would miss.
 """
@@ -22,12 +22,18 @@ __all__ = [
     "LossTrace",
     "Marks",
     "PlainProgress",
+    "loss_of",
     "save_weights",
 ]
 
 
 class Diverged(RuntimeError):
     """The training loss is no longer a number."""
+
+
+def loss_of(outputs: Any) -> Tensor:
+    """The loss of a training step, which Lightning hands on bare or in a dict."""
+    return (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
 
 
 class FiniteLoss(Callback):
@@ -44,9 +50,7 @@ class FiniteLoss(Callback):
         self.every = every
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, Tensor):
-            return
+        loss = loss_of(outputs)
         if loss.device.type != "cpu" and trainer.global_step % self.every:
             return
         if not math.isfinite(float(loss)):
@@ -143,7 +147,7 @@ class EMA(EMAWeightAveraging):
 
 
 class PlainProgress(Callback):
-    """Where the training stands, a line every ``every_s`` seconds: for logs, which have no bars."""
+    """Where training stands, a line every ``every_s`` seconds: for logs, which have no bars."""
 
     def __init__(self, every_s: float = 10.0) -> None:
         self.every_s = every_s
@@ -158,10 +162,9 @@ class PlainProgress(Callback):
         now, step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero and now - self._said >= self.every_s:
             self._said = now
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
             left = (now - self._begun) / (step - self._first) * (trainer.max_steps - step)
             print(
-                f"update {step}/{trainer.max_steps}, loss {float(loss):.4g}, {left:.0f} s left",
+                f"update {step}/{trainer.max_steps}, loss {float(loss_of(outputs)):.4g}, {left:.0f} s left",
                 flush=True,
             )
 
@@ -172,16 +175,16 @@ class PlainProgress(Callback):
 
 
 class LossTrace(Callback):
-    """The training loss averaged over ``bins`` equal parts of the run; survives a resume exactly."""
+    """The training loss averaged over ``bins`` equal parts of a run; a resume goes on exactly."""
 
     def __init__(self, bins: int = 50) -> None:
-        self.bins, self.sums, self.counts = bins, [0.0] * bins, [0] * bins
+        self.bins, self.counts = bins, [0] * bins
+        self.sums: list[Any] = [0.0] * bins
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        loss = outputs["loss"].detach() if isinstance(outputs, dict) else outputs
         at = min((trainer.global_step - 1) * self.bins // max(trainer.max_steps, 1), self.bins - 1)
         # a tensor until it is asked for, so that an accelerator is not waited for
-        self.sums[at] = self.sums[at] + loss.double()
+        self.sums[at] = self.sums[at] + loss_of(outputs).double()
         self.counts[at] += 1
 
     def curve(self, max_steps: int) -> dict[str, list[float]]:

@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     add("tables", "rebuild the CSV tables from the records", targets="*")
     report = add("report", "rebuild tables, figures, verdicts and report", targets="*")
     report.add_argument("--board", type=Path, metavar="FILE", help="write the board into FILE too")
-    add("data", "read and verify data sources").add_argument("sources", nargs="+", metavar="SOURCE")
+    add("data", "read and verify data sources").add_argument(
+        "sources", nargs="+", metavar="SOURCE"
+    )
     return parser
 
 
@@ -160,7 +162,9 @@ def _show(args: argparse.Namespace, targets, store):
     from reproduce.console import print_verdicts
     from reproduce.publish import publish
 
-    published = publish(targets, args.tier, store, f"python -m reproduce report --tier {args.tier}")
+    published = publish(
+        targets, args.tier, store, f"python -m reproduce report --tier {args.tier}"
+    )
     ids = {t.id for t in targets}
     print_verdicts([s for s in published.sections if s.target.id in ids])
     print(f"report: {published.report}")

@@ -73,7 +73,9 @@ def _load(package: str, config: str, tier: str) -> dict[str, Any]:
     try:
         return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
-        raise RequestError(f"no config {path.name} for {package}: add it to {path.parent.name}/")
+        raise RequestError(
+            f"no config {path.name} for {package}: add it to {path.parent.name}/"
+        ) from None
 
 
 def override(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

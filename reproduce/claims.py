@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
-from reproduce.tables import Observed, interval, paper_value
+from reproduce.statistics import interval, smallest_effect
+from reproduce.tables import Observed, paper_value
 from reproduce.target import (
     Claim,
     Equivalence,
@@ -22,7 +22,7 @@ from reproduce.target import (
     Value,
 )
 
-__all__ = ["COLUMNS", "Verdict", "claims_table", "holm", "judge", "smallest_effect"]
+__all__ = ["COLUMNS", "Verdict", "claims_table", "judge"]
 
 COLUMNS = (
     "claim target reference kind statement paper_value ours ci_low ci_high n unit margin method "
@@ -346,43 +346,6 @@ def _decide(claim: Claim, part: _Part) -> _Part:
     one_sided = float(stats.t.sf(abs(t), n - 1)) if se else (0.0 if room else 1.0)
     two = isinstance(claim, Order | Trend | Value) or verdict == "contradicted"
     return replace(part, verdict=verdict, p=min(1.0, one_sided * (2 if two else 1)), strength=t)
-
-
-def smallest_effect(values: np.ndarray, power: float = 0.8) -> float | None:
-    """The true mean that a two-sided 5 % t test would see with 80 % power, at this spread and n."""
-    n = len(values)
-    if n < 3:
-        return None
-    return _detectable_shift(n, power) * float(np.std(values, ddof=1)) / n**0.5
-
-
-@cache
-def _detectable_shift(n: int, power: float) -> float:
-    """The noncentrality at which the t test with n values has this power."""
-    t = stats.t.ppf(0.975, n - 1)
-
-    def lack(shift: float) -> float:
-        # the far tail underflows to nan where it is nothing
-        seen = stats.nct.sf(t, n - 1, shift) + np.nan_to_num(stats.nct.cdf(-t, n - 1, shift))
-        return float(seen) - power
-
-    return float(optimize.brentq(lack, 0.0, 20.0))
-
-
-# --------------------------------------------------------------------------- many claims
-def holm(verdicts: Sequence[Verdict], alpha: float = 0.05) -> list[Verdict]:
-    """Mark which decided statistical claims of one paper survive Holm's correction."""
-    judged = ("reproduced", "contradicted", "undecided")
-    tested = [v for v in verdicts if v.p is not None and v.verdict in judged]
-    survive: set[str] = set()
-    for rank, v in enumerate(sorted(tested, key=lambda v: v.p or 0.0)):
-        if (v.p or 0.0) > alpha / (len(tested) - rank):
-            break
-        survive.add(v.claim)
-    return [
-        replace(v, holm=v.claim in survive) if v in tested and v.verdict != "undecided" else v
-        for v in verdicts
-    ]
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:

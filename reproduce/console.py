@@ -26,7 +26,5 @@ def print_verdicts(sections: Iterable[Section]) -> None:
         for v in section.verdicts:
             colour = _COLOURS.get(v.verdict, "dim")
             ours = interval(v.ours, v.ci_low, v.ci_high, v.n)
-            table.add_row(
-                f"  {v.claim.split('/')[1]}", ours, f"[{colour}]{v.verdict}[/{colour}]"
-            )
+            table.add_row(f"  {v.claim.split('/')[1]}", ours, f"[{colour}]{v.verdict}[/{colour}]")
     console.print(table)

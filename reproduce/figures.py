@@ -25,7 +25,9 @@ _STYLE = {
 }
 
 
-def figure(rows: int = 1, columns: int = 1, height: float = 3.2, width: float = 3.4, **kwargs: Any):
+def figure(
+    rows: int = 1, columns: int = 1, height: float = 3.2, width: float = 3.4, **kwargs: Any
+):
     """A figure and its axes in the suite's style: sizes are inches of one panel."""
     import matplotlib
 

@@ -134,9 +134,7 @@ def run_local(
     busy: list[tuple[float, Job]] = []
     inbox: queue.Queue[tuple[int, Any]] = queue.Queue()
     log = store.root / "runs" / "workers.log"
-    workers = {
-        i: _Worker(i, log, inbox) for i in range(min(n_workers, max(1, len(waiting))))
-    }
+    workers = {i: _Worker(i, log, inbox) for i in range(min(n_workers, max(1, len(waiting))))}
 
     def next_job() -> Job | None:
         if waiting:
@@ -152,9 +150,7 @@ def run_local(
                 if (job := next_job()) is not None:
                     idle.discard(i)
                     workers[i].give(job, results)
-                    progress.start(
-                        i, job.cell.name, len(job.evaluators) * len(job.cell.updates)
-                    )
+                    progress.start(i, job.cell.name, len(job.evaluators) * len(job.cell.updates))
             try:
                 i, message = inbox.get(timeout=0.5)
             except queue.Empty:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from reproduce import figures
-from reproduce.claims import Verdict, claims_table, holm, judge
+from reproduce.claims import Verdict, claims_table, judge
 from reproduce.papers import targets
 from reproduce.records import Store
 from reproduce.report import Section, write
+from reproduce.statistics import holm
 from reproduce.tables import Observed, cells_table, observe, summary_table, to_csv
 from reproduce.target import Target
 
@@ -35,10 +36,10 @@ def publish_tables(chosen: Iterable[Target], tier: str, store: Store) -> dict[st
 
     ``claims.csv`` covers every target of the tier, so that one target's run leaves it complete.
     """
-    chosen = {t.id for t in chosen}
+    ids = {t.id for t in chosen}
     seen = {t.id: observe(t, tier, store) for t in targets().values()}
     for target_id, one in seen.items():
-        if target_id in chosen and _anything(one):
+        if target_id in ids and _anything(one):
             to_csv(summary_table(one), store.root / f"{target_id}.csv")
             to_csv(cells_table(one), store.root / f"{target_id}.cells.csv")
     verdicts = [v for one in seen.values() for v in judge(one)]
@@ -130,9 +131,9 @@ def _origins(store: Store) -> dict[str, str]:
         )
     frame = pd.DataFrame(rows, columns=["commit", "device", "packages"])
     return {
-        column: "; ".join(f"{value} ({n})" for value, n in sorted(frame[column].value_counts().items()))
+        column: "; ".join(
+            f"{value} ({n})" for value, n in sorted(frame[column].value_counts().items())
+        )
         for column in frame
         if len(frame)
     }
-
-

@@ -156,9 +156,7 @@ def fail(record: dict[str, Any], error: str) -> dict[str, Any]:
     return {**record, "status": "failed", "error": error}
 
 
-def missing(
-    record: dict[str, Any] | None, evaluators: tuple[Evaluator, ...]
-) -> list[Evaluator]:
+def missing(record: dict[str, Any] | None, evaluators: tuple[Evaluator, ...]) -> list[Evaluator]:
     """The evaluators whose numbers a record does not hold."""
     if record is None:
         return list(evaluators)

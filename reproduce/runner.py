@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lightning_modules.callbacks import LossTrace, Marks, save_weights
+import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
+from lightning_modules.callbacks import LossTrace, Marks, loss_of, save_weights
 from reproduce.cells import Cell, override
 from reproduce.provenance import provenance
 from reproduce.records import CorruptRecord, Store, blank, fail, missing
@@ -162,7 +162,5 @@ class Progress(Callback):
         now = time.monotonic()
         if now - self.sent > 0.5:
             self.sent = now
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-            self.send(
-                {"step": trainer.global_step, "of": trainer.max_steps, "loss": float(loss)}
-            )
+            loss = float(loss_of(outputs))
+            self.send({"step": trainer.global_step, "of": trainer.max_steps, "loss": loss})

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from reproduce.cells import Cell, expand
 from reproduce.papers import PAPERS, printed
 from reproduce.records import CorruptRecord, Store, missing, read_record, write_atomically
+from reproduce.statistics import interval
 from reproduce.target import Target
 
-__all__ = ["Observed", "interval", "observe", "paper_value", "to_csv"]
+__all__ = ["Observed", "observe", "paper_value", "to_csv"]
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,6 @@ def _observations(target: Target, cell: Cell, record: Mapping[str, Any]) -> list
 
 
 # ------------------------------------------------------------------------------- tables
-def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
-    """Student t interval of the mean; (nan, nan) for fewer than three values."""
-    values = np.asarray(values, float)
-    if len(values) < 3:
-        return math.nan, math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def paper_value(target: Target, key: str, at: Mapping[str, Any]) -> dict[str, Any] | None:
     """The printed row with this key whose axes all have the values of ``at``."""
     for row in printed(target.paper):
@@ -153,7 +143,7 @@ def cells_table(seen: Observed) -> pd.DataFrame:
 
 
 def summary_table(seen: Observed) -> pd.DataFrame:
-    """One row per arm, index value and metric: mean over seeds with its interval, and the paper's."""
+    """One row per arm, index value and metric: mean over seeds, interval, the paper's number."""
     target, rows = seen.target, []
     groups = seen.rows.groupby([*seen.keys, "metric"], sort=False, dropna=False)["value"]
     bad = seen.cells[seen.cells["status"] == "failed"].groupby([*seen.axes], sort=False).size()

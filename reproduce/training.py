@@ -15,9 +15,9 @@ import zipfile
 from argparse import ArgumentError
 from typing import Any
 
-import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 from lightning_modules.callbacks import (
     Diverged,
     FiniteLoss,
@@ -127,5 +127,10 @@ def quiet() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*logs directory.*exists.*", "LightningCLI's args.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*logs directory.*exists.*",
+        "LightningCLI's args.*",
+    ):
         warnings.filterwarnings("ignore", message)

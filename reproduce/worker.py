@@ -36,9 +36,9 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
 
-    from reproduce.runner import run_cell  # seconds of imports, while the parent prints its plan
-
     import torch
+
+    from reproduce.runner import run_cell  # seconds of imports, while the parent prints its plan
 
     torch.set_num_threads(int(os.environ.get("ENTROFLOW_THREADS", "1")))
     send({"ready": os.getpid()})

@@ -8,13 +8,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from reproduce import cells as cells_module
 from reproduce import tables
 from reproduce.claims import judge
 from reproduce.records import Store, blank
 from reproduce.runner import run_cell
 from reproduce.target import Arm, Evaluator, Order, Pick, Target
-from scipy import stats
 
 PAIRS = 2000
 NOISES = {
@@ -69,7 +70,9 @@ def test_false_verdicts_and_coverage(noise, n, tmp_path, monkeypatch):
     rng = np.random.default_rng([n, *noise.encode()])
     metrics = [f"m{i}" for i in range(PAIRS)]
     aa, store = target(metrics, n), Store(tmp_path, "small")
-    monkeypatch.setattr(tables, "PAPERS", {"neural-entropy": ((), tables.PAPERS["neural-entropy"][1][:n])})
+    monkeypatch.setattr(
+        tables, "PAPERS", {"neural-entropy": ((), tables.PAPERS["neural-entropy"][1][:n])}
+    )
     seeds = tables.PAPERS["neural-entropy"][1]
     common = rng.normal(scale=10, size=(n, PAIRS))  # what pairing must take away
     difference = NOISES[noise](rng, (n, PAIRS))
@@ -134,5 +137,5 @@ def test_twenty_pairs_of_real_cells(tmp_path, monkeypatch):
     verdicts = judge(tables.observe(aa, "small", store))
     false = sum(v.verdict in ("reproduced", "contradicted") for v in verdicts)
     low, high = stats.binom.interval(0.95, pairs, 0.05)
-    print(f"A/A on {pairs} pairs of real cells: {false} false verdicts (5 %: {low:.0f} to {high:.0f})")
+    print(f"A/A on {pairs} pairs of real cells: {false} false verdicts ({low:.0f} to {high:.0f})")
     assert false <= high

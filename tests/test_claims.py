@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from reproduce.claims import Verdict, holm, judge, smallest_effect
-from reproduce.tables import Observed, interval
+from scipy import stats
+
+from reproduce.claims import Verdict, judge
+from reproduce.statistics import holm, interval, smallest_effect
+from reproduce.tables import Observed
 from reproduce.target import (
     Arm,
     Equivalence,
@@ -19,7 +22,6 @@ from reproduce.target import (
     Trend,
     Value,
 )
-from scipy import stats
 
 
 def target(*claims, index=""):
@@ -98,7 +100,7 @@ def test_order(a, b, verdict):
 def test_order_pairs_seeds():
     # large common seed effect, small constant gain: only the paired difference sees it
     a = np.array([0.0, 100.0, -50.0])
-    assert one(LESS, pair(a, a + [1.0, 1.1, 0.9])).verdict == "reproduced"
+    assert one(LESS, pair(a, a + np.array([1.0, 1.1, 0.9]))).verdict == "reproduced"
     assert one(LESS, pair(a, [1.0, 101.0])).n == 2  # a seed that one arm lacks is left out
 
 

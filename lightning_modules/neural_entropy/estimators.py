@@ -31,7 +31,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Window:
-    """Times ``s`` (T,) and weights ``w`` (T,), so that ``int f ds ~ sum_k w_k f(s_k)``; float64."""
+    """Times ``s`` (T,) and weights ``w`` (T,) with ``int f ds ~ sum_k w_k f(s_k)``; float64."""
 
     s: Tensor
     w: Tensor
@@ -45,18 +45,20 @@ class Window:
         """
         s = torch.linspace(1e-5, 1, n_t, dtype=torch.float64)[int(drop_first) : -1]
         half = s.diff() / 2
-        return Window(s, torch.nn.functional.pad(half, (1, 0)) + torch.nn.functional.pad(half, (0, 1)))
+        return Window(
+            s, torch.nn.functional.pad(half, (1, 0)) + torch.nn.functional.pad(half, (0, 1))
+        )
 
     @staticmethod
     def exact(n: int = 96, lo: float = 1e-5, hi: float = 1 - 1e-5) -> "Window":
-        """Gauss-Legendre in ``logit(s)``: dense at both ends, where rates of SL and of images lie."""
+        """Gauss-Legendre in ``logit(s)``: dense at both ends, where SL's and images' rates lie."""
         t, w = _gauss_legendre(n, math.log(lo / (1 - lo)), math.log(hi / (1 - hi)))
         s = t.sigmoid()
         return Window(s, w * s * (1 - s))
 
     @staticmethod
     def whole(n: int = 96, hi: float = 1.0) -> "Window":
-        """Gauss-Legendre on [0, hi], ends excluded: for smooth exact rates, SL's limit included."""
+        """Gauss-Legendre on [0, hi], ends excluded: smooth exact rates, SL up to its limit."""
         return Window(*_gauss_legendre(n, 0.0, hi))
 
 
@@ -65,7 +67,7 @@ def _gauss_legendre(n: int, lo: float, hi: float) -> tuple[Tensor, Tensor]:
     return lo + (hi - lo) * (t + 1) / 2, w * (hi - lo) / 2
 
 
-# ------------------------------------------------------------------ S_tot, twice, without a network
+# ---------------------------------------------------------------- S_tot, twice, without a network
 def kl_to_gaussian(entropy: float, second_moment: float, dim: int, std: float) -> float:
     """``KL(p || N(0, std^2 I))`` of a density with known entropy and ``E |x|^2``."""
     cross = dim / 2 * math.log(2 * math.pi * std**2) + second_moment / (2 * std**2)
@@ -233,7 +235,9 @@ def log_prob_bound(
         k = torch.arange(first, min(first + per_call, throws), device=x.device)
         u = torch.rand((len(k), n), generator=generator, device=x.device, dtype=torch.float64)
         s = (lo + (hi - lo) * (k[:, None] + u) / throws).flatten()
-        z = torch.randn((len(s), *x.shape[1:]), generator=generator, device=x.device, dtype=x.dtype)
+        z = torch.randn(
+            (len(s), *x.shape[1:]), generator=generator, device=x.device, dtype=x.dtype
+        )
         mu, std, sigma2 = (
             v.reshape(-1, *[1] * (x.dim() - 1))
             for v in (process.mu(s), process.std(s), process.sigma2(s))

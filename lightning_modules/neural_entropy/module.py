@@ -57,7 +57,7 @@ class NeuralEntropy(L.LightningModule):
         return self.net(y, s)
 
     def objective(
-        self, x: Float[Tensor, "batch *shape"], s: Float[Tensor, " batch"], z: Tensor
+        self, x: Float[Tensor, "batch ..."], s: Float[Tensor, " batch"], z: Tensor
     ) -> Float[Tensor, " batch"]:
         """``| std (score_eq(y) + e_theta(y, s)) + z |^2`` with ``y = mu x + std z``.
 

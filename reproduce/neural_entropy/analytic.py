@@ -1,4 +1,4 @@
-"""ne-analytic: the total entropy of known densities, computed twice, before anything is trained."""
+"""ne-analytic: the total entropy of known densities, computed twice, with nothing trained."""
 
 from reproduce.target import Arm, Evaluator, Identity, Printed, Target
 

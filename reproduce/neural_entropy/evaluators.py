@@ -31,7 +31,7 @@ _MONTE_CARLO = 200_000
 
 
 def _points(density: GaussianMixture, n: int, stream: str, seed: int = 0):
-    """A rule ``density -> (points, weights)``: quadrature for the small test laws, else a sample."""
+    """A rule ``density -> (points, weights)``: quadrature for small laws, else a sample."""
     rng = step_generator(seed, stream)
 
     def rule(p: GaussianMixture) -> tuple[Tensor, Tensor]:

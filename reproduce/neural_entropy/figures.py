@@ -118,7 +118,9 @@ def analytic(seen: Observed, records: list[dict[str, Any]]) -> Any:
     for shift, (process, name) in zip((-0.2, 0, 0.2), _NAMES.items(), strict=True):
         rows = seen.rows[(seen.rows["process"] == process) & (seen.rows["metric"] == "rel_err")]
         y = rows.groupby("mixture")["value"].first().reindex(laws).abs().clip(lower=1e-16)
-        right.plot([i + shift for i in range(len(laws))], y, "o", color=colours[process], label=name)
+        right.plot(
+            [i + shift for i in range(len(laws))], y, "o", color=colours[process], label=name
+        )
     right.axhline(1e-5, color="grey", linestyle="--", linewidth=1, label="1e-5 (quadrature)")
     right.set_yscale("log")
     right.set_xticks(range(len(laws)), laws)

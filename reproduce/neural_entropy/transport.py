@@ -230,9 +230,9 @@ EPOCHS = Target(
     "last dropped), beside S_tot on the same draws. `stored` is their ratio. L_EM, missing "
     "entropy and the KL bound use the window [1e-5, 1 - 1e-5].",
     departures=(
-        "small: widths 128 and 64 with 64 frequencies, N = 4096, batches of 64 x 4 draws, learning "
-        "rate 1e-3, 4000 updates, 2000 held-out points; the paper trains widths 512 and 256 on "
-        "N = 8192 in batches of 32 x 10 draws at 1e-4 for 51,200 updates.",
+        "small: widths 128 and 64 with 64 frequencies, N = 4096, batches of 64 x 4 draws, "
+        "learning rate 1e-3, 4000 updates, 2000 held-out points; the paper trains widths 512 and "
+        "256 on N = 8192 in batches of 32 x 10 draws at 1e-4 for 51,200 updates.",
         "The paper's points are set at the same number of updates (256 an epoch), not at the same "
         "number of samples seen.",
         "S_tot is exact, not the average over 10,000 points that the paper draws as dashed lines.",
