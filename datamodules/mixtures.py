@@ -8,15 +8,15 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+from datamodules.batches import StepBatches, generator
+from datamodules.sources import DataError
+
 import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader
-
-from datamodules.batches import StepBatches, generator
-from datamodules.sources import DataError
 
 __all__ = ["MIXTURES", "GaussianMixture", "MixtureData"]
 

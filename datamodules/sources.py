@@ -30,9 +30,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.cache import Arrays, DataError, cache_root, fetch, fingerprint, one_line
+
+import numpy as np
 
 Inputs = tuple[Path | str, ...]
 

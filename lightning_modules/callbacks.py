@@ -163,8 +163,9 @@ class PlainProgress(Callback):
         if trainer.is_global_zero and now - self._said >= self.every_s:
             self._said = now
             left = (now - self._begun) / (step - self._first) * (trainer.max_steps - step)
+            loss = float(loss_of(outputs))
             print(
-                f"update {step}/{trainer.max_steps}, loss {float(loss_of(outputs)):.4g}, {left:.0f} s left",
+                f"update {step}/{trainer.max_steps}, loss {loss:.4g}, {left:.0f} s left",
                 flush=True,
             )
 
@@ -187,11 +188,11 @@ class LossTrace(Callback):
         self.sums[at] = self.sums[at] + loss_of(outputs).double()
         self.counts[at] += 1
 
-    def curve(self, max_steps: int) -> dict[str, list[float]]:
-        """``{"updates": end of each part, "loss": mean over it}``."""
+    def curve(self, max_steps: int) -> dict[str, list[Any]]:
+        """``{"updates": last update of each part, "loss": mean over it}``."""
         kept = [i for i, n in enumerate(self.counts) if n]
         return {
-            "updates": [round((i + 1) * max_steps / self.bins) for i in kept],
+            "updates": [math.ceil((i + 1) * max_steps / self.bins) for i in kept],
             "loss": [float(self.sums[i]) / self.counts[i] for i in kept],
         }
 

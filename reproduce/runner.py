@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
+from lightning_modules.callbacks import LossTrace, Marks, loss_of, save_weights
+
 import torch
 from lightning.pytorch.callbacks import Callback
 
-import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
-from lightning_modules.callbacks import LossTrace, Marks, loss_of, save_weights
 from reproduce.cells import Cell, override
 from reproduce.provenance import provenance
 from reproduce.records import CorruptRecord, Store, blank, fail, missing

@@ -15,8 +15,6 @@ import zipfile
 from argparse import ArgumentError
 from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 from lightning_modules.callbacks import (
     Diverged,
@@ -25,6 +23,9 @@ from lightning_modules.callbacks import (
     Marks,
     PlainProgress,
 )
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
 from reproduce.errors import RequestError
 
 __all__ = ["EntroflowCLI", "build", "one_line", "run_command"]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_modules.neural_entropy.processes import Process
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from lightning_modules.neural_entropy.processes import Process
 
 __all__ = [
     "EntropyCurves",

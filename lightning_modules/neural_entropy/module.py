@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from lightning_modules.neural_entropy.estimators import Window, entropy_curves, log_prob_bound
+from lightning_modules.neural_entropy.processes import PROCESSES
+from lightning_modules.randomness import step_generator
+
 import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from lightning_modules.neural_entropy.estimators import Window, entropy_curves, log_prob_bound
-from lightning_modules.neural_entropy.processes import PROCESSES
-from lightning_modules.randomness import step_generator
 
 __all__ = ["NeuralEntropy"]
 
