@@ -140,11 +140,11 @@ def _cores() -> int:
 def _report(args: argparse.Namespace) -> int:
     targets, store = _chosen(args)
     store.require_writable()
-    shown = _show(args, targets, store)
+    sections = _show(args, targets, store)
     if args.board:
         from reproduce.board import write_board
 
-        write_board(args.board, shown.sections, args.tier)
+        write_board(args.board, sections)
     return 0
 
 
@@ -162,13 +162,12 @@ def _show(args: argparse.Namespace, targets, store):
     from reproduce.console import print_verdicts
     from reproduce.publish import publish
 
-    published = publish(
-        targets, args.tier, store, f"python -m reproduce report --tier {args.tier}"
-    )
+    made_by = f"python -m reproduce report --tier {args.tier}"
+    sections, report = publish(targets, args.tier, store, made_by)
     ids = {t.id for t in targets}
-    print_verdicts([s for s in published.sections if s.target.id in ids])
-    print(f"report: {published.report}")
-    return published
+    print_verdicts([s for s in sections if s.target.id in ids])
+    print(f"report: {report}")
+    return sections
 
 
 def _status(args: argparse.Namespace) -> int:

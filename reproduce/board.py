@@ -11,8 +11,8 @@ __all__ = ["write_board"]
 BEGIN, END = "<!-- board: begin -->", "<!-- board: end -->"
 
 
-def write_board(path: Path, sections: list[Section], tier: str) -> None:
-    """Replace what stands between the marks by the board of ``tier``.
+def write_board(path: Path, sections: list[Section]) -> None:
+    """Replace what stands between the marks by the board.
 
     Raises:
         RequestError: the file has no marks.

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from reproduce.identities import judge_identity
 from reproduce.statistics import interval, smallest_effect
 from reproduce.tables import Observed, paper_value
 from reproduce.target import (
@@ -17,42 +18,12 @@ from reproduce.target import (
     Identity,
     Order,
     Pick,
-    Printed,
     Trend,
     Value,
 )
+from reproduce.verdict import Verdict
 
-__all__ = ["COLUMNS", "Verdict", "claims_table", "judge"]
-
-COLUMNS = (
-    "claim target reference kind statement paper_value ours ci_low ci_high n unit margin method "
-    "smallest_effect tier verdict reason"
-).split()
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One row of ``claims.csv``; ``p`` and ``holm`` appear in the report only."""
-
-    claim: str
-    target: str
-    reference: str
-    kind: str
-    statement: str
-    paper_value: str
-    ours: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    unit: str
-    margin: float | None
-    method: str
-    smallest_effect: float | None
-    tier: str
-    verdict: str
-    reason: str
-    p: float | None = None
-    holm: bool | None = None
+__all__ = ["judge"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +76,7 @@ def _judge(claim: Claim, seen: Observed) -> Verdict:
     if not len(seen.rows):
         return verdict
     if isinstance(claim, Identity):
-        verdict = _identity(claim, seen, rows, verdict)
+        verdict = judge_identity(claim, seen, rows, verdict)
     else:
         verdict = _statistical(claim, seen, rows, verdict)
     if not judged:
@@ -133,74 +104,6 @@ def _where(rows: pd.DataFrame, axis: str, wanted: Any) -> pd.DataFrame:
         case tuple():
             return rows[values.isin(wanted)]
     return rows[values == wanted]
-
-
-# ------------------------------------------------------------------------------ identities
-def _identity(claim: Identity, seen: Observed, rows: pd.DataFrame, verdict: Verdict) -> Verdict:
-    """Every row within its tolerance; reports the row that comes nearest to breaking it."""
-    keys = [*seen.keys, "seed"]
-    mine = rows[rows["metric"] == claim.metric]
-    errors = None
-    if claim.error_metric:
-        wide = rows[rows["metric"] == claim.error_metric].set_index(keys)["value"]
-        errors = wide.to_dict()
-    worst, n, broken = None, 0, []
-    for row in mine.to_dict("records"):
-        at = {k: row[k] for k in seen.keys}
-        low, high = _bounds(claim, seen, at, row, errors, keys)
-        if low is None or high is None:
-            continue
-        n += 1
-        value = row["value"]
-        room = min(value - low, high - value)
-        scale = (high - low) / 2 if math.isfinite(high - low) else 1.0
-        ratio = room / scale if scale else (math.inf if room >= 0 else -math.inf)
-        label = ", ".join(f"{k}={v}" for k, v in at.items())
-        if not room >= 0:
-            broken.append(label)
-        if worst is None or not ratio >= worst[0]:
-            worst = (ratio, value, low, high, label)
-    if worst is None:
-        return replace(verdict, verdict="undecided", reason="nothing to compare")
-    _, value, low, high, label = worst
-    finite = math.isfinite(low) and math.isfinite(high)
-    # keys of the paper's own figures and tables; others hold independent reference values
-    printed = isinstance(claim.equals, Printed) and claim.equals.key.startswith(("F-", "T-"))
-    return replace(
-        verdict,
-        ours=value,
-        n=n,
-        margin=(high - low) / 2 if finite else None,
-        paper_value=verdict.paper_value or (f"{(low + high) / 2:.6g}" if printed else ""),
-        method="every row within its tolerance",
-        verdict="contradicted" if broken else "reproduced",
-        reason=f"broken at {'; '.join(broken[:3])}" if broken else f"tightest at {label}",
-    )
-
-
-def _bounds(
-    claim: Identity,
-    seen: Observed,
-    at: dict[str, Any],
-    row: dict[str, Any],
-    errors: dict[Any, float] | None,
-    keys: list[str],
-) -> tuple[float | None, float | None]:
-    if claim.equals is None:
-        low = -math.inf if claim.low is None else claim.low
-        return low, math.inf if claim.high is None else claim.high
-    slack = claim.atol
-    if isinstance(claim.equals, Printed):
-        paper = paper_value(seen.target, claim.equals.key, at)
-        if paper is None:
-            return None, None
-        centre, slack = paper["value"], slack + paper["error"]
-    else:
-        centre = claim.equals
-    slack += claim.rtol * abs(centre)
-    if errors is not None:
-        slack += claim.errors * errors[tuple(row[k] for k in keys)]
-    return centre - slack, centre + slack
 
 
 # ------------------------------------------------------------------------------ statistics
@@ -240,6 +143,8 @@ def _method(claim: Claim, parts: int) -> str:
 def _combine(parts: Sequence[_Part], weakest: _Part, n: int) -> dict[str, Any]:
     """For all parts: reproduced if each is; contradicted if one is even after Bonferroni."""
     label = weakest.label and f"weakest: {weakest.label}"
+    if n >= 3 and not weakest.values.std():
+        label = "; ".join(filter(None, (label, "no spread between seeds")))
     if n < 3:
         return {"verdict": "undecided", "reason": "; ".join(filter(None, ("n < 3", label)))}
     against = [part for part in parts if part.verdict == "contradicted"]
@@ -346,8 +251,3 @@ def _decide(claim: Claim, part: _Part) -> _Part:
     one_sided = float(stats.t.sf(abs(t), n - 1)) if se else (0.0 if room else 1.0)
     two = isinstance(claim, Order | Trend | Value) or verdict == "contradicted"
     return replace(part, verdict=verdict, p=min(1.0, one_sided * (2 if two else 1)), strength=t)
-
-
-def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The rows of ``claims.csv``."""
-    return pd.DataFrame([[getattr(v, c) for c in COLUMNS] for v in verdicts], columns=COLUMNS)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reproduce.claims import Verdict, judge
+from reproduce.claims import judge
 from reproduce.statistics import holm, interval, smallest_effect
 from reproduce.tables import Observed
 from reproduce.target import (
@@ -22,6 +22,7 @@ from reproduce.target import (
     Trend,
     Value,
 )
+from reproduce.verdict import Verdict
 
 
 def target(*claims, index=""):

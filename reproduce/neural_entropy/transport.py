@@ -156,9 +156,9 @@ EPOCHS = Target(
             over=("process", "mixture"),
             where={"process": _X},
             tiers=("paper",),
+            unit="nats per update",
             metric="S_NN",
             axis="updates",
-            statistic="spearman",
         ),
         Equivalence(
             "x-at-200",
@@ -270,11 +270,11 @@ PROFILE = Target(
     claims=(
         Trend(
             "stored-rises",
-            "VPx: the cumulative S_NN rises from mark to mark",
+            "VPx: the cumulative S_NN rises along training",
             where={"process": "vpx"},
+            unit="nats per update",
             metric="S_NN",
             axis="updates",
-            statistic="spearman",
         ),
         Order(
             "peak-moves-to-data",

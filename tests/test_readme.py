@@ -1,0 +1,59 @@
+"""The README does what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_ten_lines_of_python_run(tmp_path):
+    code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    code = code.replace("max_steps=500", "max_steps=20")
+    script = tmp_path / "alone.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-800:]
+    words, numbers = done.stdout.strip().splitlines()[-1].split(": ")
+    assert words == "stored, total, lost (nats)"
+    stored, total, lost = map(float, numbers.split())
+    assert 0 < total < 3
+    assert (total**0.5 - stored**0.5) ** 2 <= lost <= (total**0.5 + stored**0.5) ** 2
+
+
+def test_every_command_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    from reproduce.papers import targets
+
+    for name in re.findall(r"`?make ([a-z][a-z-]*)", README):
+        if name in ("help", *targets()):
+            continue
+        assert re.search(rf"^{name}(?::| )", makefile, re.M), f"make {name}"
+
+
+def test_every_file_exists():
+    for path in re.findall(r"(?:\]\(|-c )((?:results|reproduce|[A-Z]+\.)[\w./-]+)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_board_is_the_one_of_the_records():
+    from reproduce.board import BEGIN, END
+    from reproduce.papers import targets
+    from reproduce.publish import read_sections
+    from reproduce.records import Store
+    from reproduce.report import board
+
+    if not (ROOT / "results/small/records").exists():
+        pytest.skip("no committed records")
+    written = README.split(BEGIN)[1].split(END)[0].strip()
+    sections = read_sections("small", Store(ROOT / "results", "small"))
+    assert written == board(sections).strip()
+    for target_id in targets():
+        assert f"`{target_id}`" in README
