@@ -32,7 +32,7 @@ def test_every_command_exists():
     makefile = (ROOT / "Makefile").read_text()
     from reproduce.papers import targets
 
-    for name in re.findall(r"`?make ([a-z][a-z-]*)", README):
+    for name in re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)", README, re.M):
         if name in ("help", *targets()):
             continue
         assert re.search(rf"^{name}(?::| )", makefile, re.M), f"make {name}"
