@@ -86,7 +86,7 @@ class Progress:
         left = self.eta()
         head = f"{self.done}/{self.total} cells"
         head += f", {self.failed} failed" if self.failed else ""
-        head += f", about {duration(left)} left" if left is not None else ""
+        head += f", about {duration(left)} left" if left and self.done < self.total else ""
         if self._bars is not None:
             self._bars.update(self._all, completed=self.done, text=head)
             if worker is not None:
