@@ -54,9 +54,18 @@ class StepBatches(IterableDataset):
 
     @classmethod
     def of(cls, trainer: Any, arrays: Sequence[Tensor], batch_size: int, seed: int):
-        """The batches that ``trainer`` (or None) wants next: its update, its share."""
+        """The batches that ``trainer`` (or None) wants next: its update, its share.
+
+        Raises:
+            ValueError: the trainer accumulates gradients, so that an update is not one batch.
+        """
         if trainer is None:
             return cls(arrays, batch_size, seed)
+        if trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                "trainer.accumulate_grad_batches must be 1, for an update is one batch here: "
+                "raise data.init_args.batch_size instead"
+            )
         rank, world = trainer.global_rank, trainer.world_size
         return cls(arrays, batch_size, seed, trainer.global_step, rank, world)
 

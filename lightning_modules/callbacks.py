@@ -64,33 +64,30 @@ class FiniteLoss(Callback):
 class LastCheckpoint(Checkpoint):
     """``last.ckpt`` in the trainer's root folder: the only name a checkpoint ever has.
 
-    Saved atomically every ``every`` updates and at the end. Being a Checkpoint, it runs after the
+    Saved atomically every ``every`` updates and at the last. Being a Checkpoint, it runs after the
     other callbacks, so FiniteLoss has looked first.
     """
 
     def __init__(self, every: int = 1000) -> None:
         if every < 1:
             raise ValueError(f"checkpoint.every must be at least 1, not {every}")
-        self.every, self._saved = every, -1
+        self.every = every
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if trainer.global_step % self.every == 0:
-            self._save(trainer)
-
-    def on_train_end(self, trainer, pl_module) -> None:
-        self._save(trainer)
-
-    def _save(self, trainer) -> None:
-        if trainer.global_step != self._saved and not trainer.fast_dev_run:
+        # not in on_train_end: by then the one endless epoch counts as done, which a resumed run
+        # would take for its own end, and EMA has put its averages into the model
+        step = trainer.global_step
+        last = step == trainer.max_steps or trainer.should_stop
+        if (last or step % self.every == 0) and not trainer.fast_dev_run:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
-            self._saved = trainer.global_step
 
 
-class Marks(Callback):
+class Marks(Checkpoint):
     """Weights at given updates and at the last, as ``weights-<update>.pt`` beside the checkpoint.
 
     Evaluators read them after training, so what is measured never changes how a model trains, and
-    a new measure needs no new run. With EMA they are the averaged weights.
+    a new measure needs no new run. With EMA they are the averaged weights: as a Checkpoint, this
+    callback runs after EMA has seen the update, wherever it stands in a list.
     """
 
     def __init__(self, updates: Sequence[int] = ()) -> None:

@@ -1,6 +1,6 @@
 """What every test starts from: the torchvision guard, one thread, checked shapes, an own cache."""
 
-from datamodules import _torchvision  # noqa: F401, I001  (the guard; must come before lightning)
+from datamodules import _torchvision  # noqa: F401  (the guard; must come before lightning)
 
 import pytest
 import torch

@@ -3,12 +3,12 @@
 import math
 from itertools import islice
 
-import pytest
-import torch
-
 from datamodules import DataError, GaussianMixture, MixtureData
 from datamodules.batches import StepBatches, generator
 from datamodules.mixtures import MIXTURES
+
+import pytest
+import torch
 
 SECOND_MOMENTS = {
     "D2": 5.094296,
@@ -28,7 +28,7 @@ def points(dim: int, n: int = 50, spread: float = 3.0) -> torch.Tensor:
     return spread * torch.randn(n, dim, generator=rng, dtype=torch.float64)
 
 
-# -------------------------------------------------------------------------------- density and score
+# ------------------------------------------------------------------------------- density and score
 @pytest.mark.parametrize("name", MIXTURES)
 def test_score_is_the_gradient_of_log_prob(name):
     mixture = GaussianMixture.named(name)
@@ -68,7 +68,7 @@ def test_log_densities_of_g1():
     assert GaussianMixture.named("G1").log_prob(x).tolist() == pytest.approx(want, abs=5.1e-6)
 
 
-# ----------------------------------------------------------------------------------------- diffusion
+# --------------------------------------------------------------------------------------- diffusion
 @pytest.mark.parametrize(("mu", "std"), [(0.99, 0.05), (0.6, 0.8), (0.1, 0.3)])
 def test_diffused_is_the_convolution(mu, std):
     mixture = GaussianMixture.named("G1")
@@ -107,7 +107,7 @@ def test_many_diffused_mixtures_at_once():
         close(rows.score(x[:, 0])[i], one.score(x[i, 0]))
 
 
-# ---------------------------------------------------------------------------------------- quadrature
+# -------------------------------------------------------------------------------------- quadrature
 @pytest.mark.parametrize(
     ("name", "n", "entropy"), [("G1", 300, 1.59478026), ("G2", 100, 2.84264127)]
 )
@@ -134,12 +134,22 @@ def test_second_moments_of_the_papers_mixtures(name, moment):
     assert GaussianMixture.named(name).second_moment() == pytest.approx(moment, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dim", "checksum"), [(2, -3.620986), (3, -26.018921), (6, -113.384109), (9, 165.967657)]
+)
+def test_means_are_the_pages_literals(dim, checksum):
+    # each times its place: no digit may change, even in the component that weighs 0.002
+    place = torch.arange(1, 5 * dim + 1, dtype=torch.float64)
+    means = GaussianMixture.named(f"D{dim}").means
+    assert float(place @ means.flatten()) == pytest.approx(checksum, abs=1e-9)
+
+
 @pytest.mark.parametrize(("name", "moment"), [("G1", 1.898), ("G2", 3.056), ("N2", 2.98)])
 def test_second_moments_of_the_small_mixtures(name, moment):
     assert GaussianMixture.named(name).second_moment() == pytest.approx(moment, abs=1e-12)
 
 
-# ------------------------------------------------------------------------------------------ sampling
+# ---------------------------------------------------------------------------------------- sampling
 @pytest.mark.parametrize("name", ["G1", "G2", "D2", "D6"])
 def test_samples_have_the_mixtures_moments(name):
     mixture = GaussianMixture.named(name)
@@ -160,7 +170,7 @@ def test_a_sample_is_a_function_of_its_generator():
 
 
 def test_unknown_mixture_is_told_in_one_line():
-    with pytest.raises(DataError, match="unknown mixture 'D4'.*D3.*G1") as caught:
+    with pytest.raises(DataError, match=r"unknown mixture 'D4'.*D3.*G1") as caught:
         GaussianMixture.named("D4")
     assert "\n" not in str(caught.value)
 
@@ -170,9 +180,11 @@ def test_weights_sum_to_one():
         assert float(GaussianMixture.named(name).weights.sum()) == pytest.approx(1, abs=1e-15)
 
 
-# ---------------------------------------------------------------------------------------- MixtureData
+# ------------------------------------------------------------------------------------- MixtureData
 def small(**options) -> MixtureData:
-    return MixtureData(**{"mixture": "D3", "n_train": 50, "n_eval": 21, "batch_size": 8, **options})
+    return MixtureData(
+        **{"mixture": "D3", "n_train": 50, "n_eval": 21, "batch_size": 8, **options}
+    )
 
 
 def first(data: MixtureData, n: int) -> list[torch.Tensor]:
@@ -208,7 +220,9 @@ def test_training_and_held_out_points_differ():
     data = small()
     assert data.x_train.dtype == data.x_eval.dtype == torch.float32
     assert data.x_train.shape == (50, 3)
-    assert not (data.x_train[:21] == data.x_eval).any()
+    assert not torch.isin(data.x_eval, data.x_train).any()
+    data = small(n_train=21)
+    assert not torch.isin(data.x_eval, data.x_train).any()
 
 
 def test_points_come_from_the_named_mixture():
@@ -237,7 +251,7 @@ def test_nothing_to_draw_is_an_error(name):
         small(**{name: 0})
 
 
-# ---------------------------------------------------------------------------------------- StepBatches
+# ------------------------------------------------------------------------------------- StepBatches
 def batches(n=22, size=4, seed=0, **options) -> StepBatches:
     return StepBatches((torch.arange(n),), size, seed, **options)
 

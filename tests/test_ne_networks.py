@@ -4,13 +4,13 @@ import math
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
 from lightning_modules.neural_entropy import MLP, PROCESSES, NeuralEntropy, estimators
 from lightning_modules.neural_entropy.estimators import Window, entropy_curves, log_prob_bound
 from lightning_modules.neural_entropy.networks import FourierFeatures, lecun_normal_
+
+import numpy as np
+import pytest
+import torch
 
 
 def mlp(*args, seed=0, **options) -> MLP:
@@ -23,7 +23,7 @@ def trainable(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-# ---------------------------------------------------------------------------------- size and Fourier
+# -------------------------------------------------------------------------------- size and Fourier
 @pytest.mark.parametrize(
     ("dim", "count"), [(2, 1_315_330), (3, 1_315_587), (6, 1_316_358), (9, 1_317_129)]
 )
@@ -67,7 +67,7 @@ def test_fourier_features_are_sines_then_cosines():
     torch.testing.assert_close(layer(v), torch.cat([phase.sin(), phase.cos()], 1))
 
 
-# --------------------------------------------------------------------------------------------- start
+# ------------------------------------------------------------------------------------------- start
 def test_weights_start_as_truncated_lecun_normal():
     net = mlp(3)
     bulk = 0.87962566103423978  # standard deviation of a standard normal cut at two
@@ -115,6 +115,31 @@ def test_output_is_shaped_like_the_points(embed_x):
     assert not torch.allclose(net(y, s), net(y, s.flip(0) + 1))
 
 
+def test_forward_by_hand():
+    """Section 4.1, layer by layer, on weights of no special form."""
+    net = mlp(2, widths=(6, 4), frequencies=3)
+    rng = torch.Generator().manual_seed(3)
+    w = {k: torch.randn(v.shape, generator=rng) for k, v in net.state_dict().items()}
+    net.load_state_dict(w)
+    y, s = torch.randn(9, 2, generator=rng), torch.rand(9, generator=rng)
+
+    def dense(name, v):
+        return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def fourier(name, v):
+        phase = 2 * math.pi * v @ w[f"{name}.matrix"].T
+        return torch.cat([phase.sin(), phase.cos()], 1)
+
+    emb = dense("embed_s", fourier("fourier_s", s[:, None])).sigmoid()
+    h = dense("embed_x", fourier("fourier_x", y)).sigmoid()
+    for i in range(2):
+        h = dense(f"from_h.{i}", h) + dense(f"from_s.{i}", emb)
+        h = (h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
+        h = (w[f"norm.{i}.weight"] * h + w[f"norm.{i}.bias"]).sigmoid()
+    torch.testing.assert_close(net(y, s), dense("out", h), rtol=1e-5, atol=1e-5)
+    assert {m.eps for m in net.norm} == {1e-6}
+
+
 def test_without_embedding_y_enters_through_a_dense_layer():
     with torch.device("meta"):
         net = MLP(3, embed_x=False)
@@ -123,7 +148,7 @@ def test_without_embedding_y_enters_through_a_dense_layer():
     assert trainable(net) == 1_315_587 - (512 * 512 + 512) + (3 * 3 + 3) - 512 * 509
 
 
-# --------------------------------------------------------------------- the authors' arrays, section 5b
+# ----------------------------------------------------------------- the authors' arrays, section 5b
 def reference_folder() -> Path | None:
     if folder := os.environ.get("ENTROFLOW_REFERENCE"):
         return Path(folder)
@@ -155,7 +180,7 @@ class Reference:
         return self[f"{self.precision}/{name}"]
 
     def weights(self):
-        """Theirs under our names: kernels transposed, Fourier matrices times the ten they apply."""
+        """Theirs under our names: kernels transposed, Fourier matrices times their ten."""
         for name, theirs in OURS.items():
             value = self[f"w/{theirs}"]
             if theirs.startswith("B_"):

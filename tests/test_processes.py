@@ -3,10 +3,10 @@
 import math
 from itertools import pairwise
 
+from lightning_modules.neural_entropy import PROCESSES, SL, VP
+
 import pytest
 import torch
-
-from lightning_modules.neural_entropy import PROCESSES, SL, VP
 
 EVERY = pytest.mark.parametrize("name", ["vp", "vpx", "sl"])
 KAPPA = {"vp": 1.0, "vpx": 0.1, "sl": 0.1}
@@ -26,7 +26,7 @@ def close(a, b, rtol=1e-10, atol=0.0):
     torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
-# ------------------------------------------------------------------------- differential equations
+# -------------------------------------------------------------------------- differential equations
 @EVERY
 def test_mean_decays_at_rate_a(name):
     process, s = PROCESSES[name], times()
@@ -75,7 +75,7 @@ def test_kernel_composes(name):
         close(variance, process.std(t) ** 2)
 
 
-# ---------------------------------------------------------------------------- explicit coefficients
+# --------------------------------------------------------------------------- explicit coefficients
 @pytest.mark.parametrize("name", ["vp", "vpx"])
 def test_vp_rate_is_half_of_a_linear_beta(name):
     s = times()
@@ -120,7 +120,7 @@ def test_training_times(name):
         assert all(math.isfinite(v) for v in (process.mu(at), process.std(at), process.sigma2(at)))
 
 
-# ------------------------------------------------------------------------------ clocks and precision
+# ---------------------------------------------------------------------------- clocks and precision
 def test_sl_and_vpx_are_one_flow_on_two_clocks():
     vpx, sl = PROCESSES["vpx"], PROCESSES["sl"]
     s = times()

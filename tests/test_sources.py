@@ -13,11 +13,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from datamodules import cache, sources
 from datamodules.sources import DataError, first_per_class, load, verify
+
+import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = os.environ.get("ENTROFLOW_DATA")

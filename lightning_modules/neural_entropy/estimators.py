@@ -223,7 +223,8 @@ def log_prob_bound(
     n, dim = len(x), x[0].numel()
     p0 = process.prior_std()
     if prior == "official":
-        start = torch.full((n,), -dim / 2 * math.log(2 * math.pi * math.e * p0**2)).double()
+        s0 = dim / 2 * math.log(2 * math.pi * math.e * p0**2)
+        start = torch.full((n,), -s0, dtype=torch.float64)
     else:
         end = torch.tensor(1.0, dtype=torch.float64)
         spread = process.mu(end) ** 2 * x.double().flatten(1).square().sum(-1).cpu() + dim * p0**2
