@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         raise RequestError(f"--jobs must be at least 1, not {args.jobs}")
     if not args.print:
         store.require_writable()
-    jobs, total = plan(targets, args.tier, args.seeds, store, print)
+    jobs, total = plan(targets, args.tier, args.seeds, store, adopt=not args.print)
     if args.print:
         for job in jobs:
             print(f"{job.cell.name}  {' '.join(job.targets)}")
@@ -178,6 +178,7 @@ def _status(args: argparse.Namespace) -> int:
         seen = observe(target, args.tier, store)
         counts = seen.cells["status"].value_counts()
         words = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+        words += f", {len(seen.stale)} stale" if seen.stale else ""
         print(f"{target.id:16} {len(seen.cells)} cells: {words}")
         failed = seen.cells[seen.cells["status"] == "failed"]
         for line in (*(f"{r.cell}: {r.error}" for r in failed.itertuples()), *seen.stale):

@@ -8,6 +8,7 @@ learning rate makes another cell.
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -43,7 +44,7 @@ class Cell:
         """``<readable slug>-<8 hex>``; the slug is read off the config, not off the asker."""
         model, data = (self.config[k]["init_args"] for k in ("model", "data"))
         words = [data.get("mixture") or data.get("source"), model.get("process"), f"s{self.seed}"]
-        slug = "-".join(str(w).lower() for w in words if w)
+        slug = "-".join(re.sub(r"[^a-z0-9._]+", "-", str(w).lower()) for w in words if w)
         return f"{slug}-{self.sha256[:8]}"
 
     @property

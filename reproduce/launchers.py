@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reproduce.errors import RequestError
 from reproduce.papers import targets as all_targets
 from reproduce.progress import Progress
 from reproduce.provenance import provenance
-from reproduce.records import Busy, CorruptRecord, Store, blank, fail, missing
+from reproduce.records import Busy, CorruptRecord, Store, blank, complete, fail
 from reproduce.target import Evaluator, Target
 
 __all__ = ["Job", "plan", "run_local"]
@@ -48,11 +49,12 @@ class Job:
 
 
 def plan(
-    wanted: Iterable[Target], tier: str, n_seeds: int | None, store: Store, note: Any
+    wanted: Iterable[Target], tier: str, n_seeds: int | None, store: Store, adopt: bool = True
 ) -> tuple[list[Job], int]:
     """The cells that must run, each once, and how many there are in all.
 
-    A record that serves already takes up the new targets' ids without running anything.
+    A record that serves already takes up the new targets' ids without running anything, if
+    ``adopt``. A damaged one is left to the run of its cell, which owns it.
     """
     cells: dict[str, Cell] = {}
     asked: dict[str, list[Target]] = {}
@@ -64,15 +66,14 @@ def plan(
     for name, cell in cells.items():
         try:
             record = store.read(cell)
-        except CorruptRecord as error:
-            note(f"{error}: set aside as {store.set_aside(cell).name}, the cell runs again")
+        except CorruptRecord:
             record = None
         known = (all_targets().get(t) for t in (record or {}).get("targets", ()))
         users = {t.id: t for t in (*asked[name], *known) if t is not None}
         evaluators = tuple(dict.fromkeys(e for t in users.values() for e in t.evaluators))
-        if record is None or record["status"] != "done" or missing(record, evaluators):
+        if not complete(cell, record, evaluators):
             jobs.append(Job(cell, evaluators, tuple(users)))
-        elif not set(users) <= set(record["targets"]):
+        elif adopt and record is not None and not set(users) <= set(record["targets"]):
             try:
                 store.adopt(cell, list(users))
             except Busy:
@@ -86,6 +87,7 @@ class _Worker:
 
     def __init__(self, number: int, log: Path, inbox: "queue.Queue[tuple[int, Any]]") -> None:
         self.number, self.job, self.log = number, None, log.open("a")
+        self.ready = False
         env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("ENTROFLOW_THREADS", "1")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "reproduce.worker"],
@@ -95,12 +97,16 @@ class _Worker:
             text=True,
             env=env,
         )
-        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
+        self.listener.start()
 
     def _listen(self, inbox: "queue.Queue[tuple[int, Any]]") -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            inbox.put((self.number, json.loads(line)))
+            try:
+                inbox.put((self.number, json.loads(line)))
+            except ValueError:
+                pass  # half a line: it was killed while it spoke
         inbox.put((self.number, {"died": self.process.wait()}))
 
     def give(self, job: Job, results: Path) -> None:
@@ -115,7 +121,10 @@ class _Worker:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait()
-        self.log.close()
+        self.listener.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.log):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
 
 
 def run_local(
@@ -130,7 +139,7 @@ def run_local(
     Raises:
         RequestError: no worker could start.
     """
-    waiting, deaths, failed = list(jobs), {}, 0
+    waiting, deaths, unborn, failed = list(jobs), {}, 0, 0
     busy: list[tuple[float, Job]] = []
     inbox: queue.Queue[tuple[int, Any]] = queue.Queue()
     log = store.root / "runs" / "workers.log"
@@ -158,23 +167,28 @@ def run_local(
                 continue
             worker = workers[i]
             if "ready" in message:
+                worker.ready = True
                 idle.add(i)
             elif "note" in message:
                 progress.note(message["note"])
             elif "died" in message:
                 job = worker.job
-                if job is None:
-                    raise RequestError(f"a worker could not start: the end of {log} says why")
-                deaths[job.cell.name] = deaths.get(job.cell.name, 0) + 1
                 how = _how(message["died"])
-                if deaths[job.cell.name] < 2:
-                    progress.note(f"{job.cell.name}: worker {how}; another one resumes the cell")
-                    waiting.insert(0, job)
-                else:
-                    progress.note(f"{job.cell.name} failed: its worker {how} twice")
-                    _record_death(job, store, f"the worker {how} twice")
-                    failed += 1
-                    progress.finish(i, "failed")
+                idle.discard(i)
+                unborn += not worker.ready
+                if unborn > 1:
+                    raise RequestError(f"no worker could start: the end of {log} says why")
+                if job is not None:
+                    deaths[job.cell.name] = deaths.get(job.cell.name, 0) + 1
+                    if deaths[job.cell.name] < 2:
+                        progress.note(f"{job.cell.name}: worker {how}; another one resumes it")
+                        waiting.insert(0, job)
+                    else:
+                        progress.note(f"{job.cell.name} failed: its worker {how} twice")
+                        _record_death(job, store, f"the worker {how} twice")
+                        failed += 1
+                        progress.finish(i, "failed")
+                worker.stop()
                 workers[i] = _Worker(i, log, inbox)
             elif "end" in message:
                 job, worker.job = worker.job, None

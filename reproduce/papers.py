@@ -10,12 +10,16 @@ from typing import Any
 from reproduce.errors import RequestError
 from reproduce.target import TIERS, Target
 
-__all__ = ["PAPERS", "check_tier", "find", "printed", "seeds", "targets"]
+__all__ = ["MODELS", "PAPERS", "check_tier", "find", "printed", "seeds", "targets"]
 
 # paper -> (its target files in the order they are shown, its seeds)
 PAPERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "neural-entropy": (("analytic", "transport"), (1, 7, 17, 23, 42)),
 }
+
+# The version of each paper's model: raise it when the meaning of a trained model changes, and its
+# records become stale.
+MODELS = {"neural-entropy": 1}
 
 
 @cache

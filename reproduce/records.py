@@ -11,6 +11,7 @@ from typing import Any
 
 from reproduce.cells import Cell, without_paths
 from reproduce.errors import RequestError
+from reproduce.papers import MODELS
 from reproduce.target import Evaluator
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "CorruptRecord",
     "Store",
     "blank",
+    "complete",
     "fail",
+    "fit_key",
     "missing",
     "nine_digits",
     "read_record",
@@ -128,12 +131,15 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise CorruptRecord(f"{path.name} is not whole JSON") from None
     if not isinstance(record, dict) or any(k not in record for k in KEYS):
         raise CorruptRecord(f"{path.name} lacks a record's keys")
+    kinds = {"targets": list, "metrics": dict, "curves": dict, "packages": dict, "status": str}
+    if wrong := [k for k, kind in kinds.items() if not isinstance(record[k], kind)]:
+        raise CorruptRecord(f"{path.name} has no usable {', '.join(wrong)}")
     return record
 
 
 def blank(cell: Cell, old: dict[str, Any] | None, targets: Iterable[str]) -> dict[str, Any]:
-    """A record to fill: what a finished earlier one holds of this very cell stays."""
-    keep = old if old is not None and old["status"] == "done" else {}
+    """A record to fill: what an earlier one holds of this very cell stays."""
+    keep = old or {}
     return {
         "targets": sorted({*targets, *(old or {}).get("targets", [])}),
         "cell": cell.name,
@@ -160,7 +166,24 @@ def missing(record: dict[str, Any] | None, evaluators: tuple[Evaluator, ...]) ->
     """The evaluators whose numbers a record does not hold."""
     if record is None:
         return list(evaluators)
-    return [e for e in evaluators if e.key not in record["metrics"]]
+    held = record["metrics"].keys() & record["curves"].keys()
+    return [e for e in evaluators if e.key not in held]
+
+
+def fit_key(paper: str) -> str:
+    """Where a record holds the training of the paper's model as it is today."""
+    return f"fit@{MODELS[paper]}"
+
+
+def complete(cell: Cell, record: dict[str, Any] | None, evaluators: tuple[Evaluator, ...]) -> bool:
+    """Nothing is left to do for these evaluators."""
+    if (
+        record is None
+        or record["status"] != "done"
+        or fit_key(cell.paper) not in record["metrics"]
+    ):
+        return False
+    return not missing(record, evaluators)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Runs one cell: train (or resume), measure at the marks, publish the record."""
 
 import importlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -8,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
-from lightning_modules.callbacks import LossTrace, Marks, loss_of, save_weights
+from lightning_modules.callbacks import LossTrace, Marks, load_whole, loss_of, save_weights
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from reproduce.cells import Cell, override
 from reproduce.provenance import provenance
-from reproduce.records import CorruptRecord, Store, blank, fail, missing
+from reproduce.records import CorruptRecord, Store, blank, complete, fail, fit_key, missing
 from reproduce.target import Evaluator
 
 __all__ = ["run_cell"]
@@ -40,8 +41,10 @@ def run_cell(
         except CorruptRecord as error:
             send({"note": f"{error}: set aside as {store.set_aside(cell).name}, cell runs again"})
             old = None
-        if old is not None and old["status"] == "done" and not missing(old, evaluators):
-            return "done"  # another run was faster
+        if old is not None and complete(cell, old, evaluators):  # another run was faster
+            if not set(targets) <= set(old["targets"]):
+                store.write(cell, old | {"targets": sorted({*targets, *old["targets"]})})
+            return "done"
         started = time.perf_counter()
         record = blank(cell, old, targets)
         try:
@@ -75,9 +78,10 @@ def _fill(
     record["params"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     record["data_sha256"] = data.fingerprint
 
-    fit = f"fit@{type(model).version}"
+    fit = fit_key(cell.paper)
+    _drop_other_versions(folder, fit)
     paths = [Marks.path(folder, update) for update in cell.updates]
-    if fit not in record["metrics"] or not all(map(_readable, paths)):
+    if fit not in record["metrics"] or any(_load(path) is None for path in paths):
         last = cell.updates[-1]
         if last:
             _train(trainer, model, data, folder, cell.updates, send)
@@ -88,7 +92,7 @@ def _fill(
         record["metrics"] = {fit: {"train_loss": sum(tail) / len(tail)} if tail else {}}
         record["curves"] = {fit: trace}
 
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = trainer.strategy.root_device  # the model itself is back on the CPU after training
     record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for evaluator in missing(record, evaluators):
         send({"stage": evaluator.name})
@@ -96,6 +100,15 @@ def _fill(
         for part, values in (("metrics", metrics), ("curves", curves)):
             kept = {k: v for k, v in record[part].items() if k.split("@")[0] != evaluator.name}
             record[part] = {**kept, evaluator.key: values}
+
+
+def _drop_other_versions(folder: Path, fit: str) -> None:
+    """Remove the weights and the checkpoint of another version of the model."""
+    stamp = folder / "version"
+    if (stamp.read_text() if stamp.exists() else "fit@1") != fit:
+        for path in (folder / "last.ckpt", *folder.glob("weights-*.pt")):
+            path.unlink(missing_ok=True)
+    stamp.write_text(fit)
 
 
 def _local(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -111,13 +124,13 @@ def _train(
     """Fit from ``last.ckpt`` where it can be used; what cannot is set aside, never trusted."""
     checkpoint = folder / "last.ckpt"
     if checkpoint.exists():
-        why = ""
-        if not _readable(checkpoint):
+        why, saved = "", _load(checkpoint)
+        if not isinstance(saved, dict) or "global_step" not in saved:
             why = "is unreadable"
-        else:
-            at = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-            if any(u <= at and not _readable(Marks.path(folder, u)) for u in marks):
-                why = "lies beyond a mark whose weights are gone"
+        elif any(
+            u <= saved["global_step"] and _load(Marks.path(folder, u)) is None for u in marks
+        ):
+            why = "lies beyond a mark whose weights are gone"
         if why:
             os.replace(checkpoint, checkpoint.with_suffix(".ckpt.corrupt"))
             send({"note": f"{folder.name}: last.ckpt {why}: set aside, training starts again"})
@@ -125,14 +138,12 @@ def _train(
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
-def _readable(path: Path) -> bool:
-    if not path.exists():
-        return False
+def _load(path: Path) -> Any:
+    """What a file of ours holds, or None where it is absent or damaged."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # any damage looks different: zip, pickle, key and runtime errors
-        return False
-    return True
+        return load_whole(path)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _measure(
@@ -144,10 +155,12 @@ def _measure(
     model.eval()
     rows = []
     for update in cell.updates:
-        weights = torch.load(Marks.path(folder, update), weights_only=True)
-        model.load_state_dict(weights)
+        model.load_state_dict(load_whole(Marks.path(folder, update)))
         rows.append(call(model, data))
         send({"measured": update})
+        for key, value in rows[-1].items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ArithmeticError(f"{evaluator.name}: {key} is {value} at update {update}")
     scalars = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
     curves = {k: [row[k] for row in rows] for k in rows[-1]}
     return scalars, {"updates": cell.updates, **curves}

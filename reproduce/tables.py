@@ -10,9 +10,9 @@ import pandas as pd
 
 from reproduce.cells import Cell, expand
 from reproduce.papers import PAPERS, printed
-from reproduce.records import CorruptRecord, Store, missing, read_record, write_atomically
+from reproduce.records import CorruptRecord, Store, fit_key, read_record, write_atomically
 from reproduce.statistics import interval
-from reproduce.target import Target
+from reproduce.target import Evaluator, Target
 
 __all__ = ["Observed", "observe", "paper_value", "to_csv"]
 
@@ -54,8 +54,8 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
         names.add(cell.name)
         if cell in extra and status == "missing":
             continue
-        if status == "stale":
-            stale.append(f"{cell.name}: {error}")
+        if record is not None and status == "done" and (old := _old(target, cell, record)):
+            stale.append(f"{cell.name}: has no {', '.join(old)}: run the target again")
         cells.append(
             {
                 "cell": cell.name,
@@ -82,13 +82,26 @@ def _state(target: Target, cell: Cell, store: Store) -> tuple[str, str, dict[str
         return "missing", f"{error}: run the target again", None
     if record is None:
         return "missing", "", None
+    absent = [e.key for e in target.evaluators if _held(record, e) is None]
+    if not absent:
+        return "done", "", record  # whatever else may have failed there
     if record["status"] != "done":
         return "failed", record.get("error", ""), record
-    absent = missing(record, target.evaluators)
-    if absent:
-        keys = ", ".join(e.key for e in absent)
-        return "stale", f"has no {keys}: run the target again", record
-    return "done", "", record
+    return "missing", f"has no {', '.join(absent)}: run the target again", record
+
+
+def _held(record: Mapping[str, Any], evaluator: Evaluator) -> str | None:
+    """The key of an evaluator's numbers in a record, of today's version or an older one."""
+    both = record["metrics"].keys() & record["curves"].keys()
+    found = [k for k in both if k.split("@")[0] == evaluator.name]
+    return max(found, key=lambda k: int(k.split("@")[1]), default=None)
+
+
+def _old(target: Target, cell: Cell, record: Mapping[str, Any]) -> list[str]:
+    """What a record holds in an older version only: it is shown, and called stale."""
+    keys = [e.key for e in target.evaluators if _held(record, e) != e.key]
+    fit = fit_key(cell.paper)
+    return keys if fit in record["metrics"] else [fit, *keys]
 
 
 def _orphans(target: Target, store: Store, names: set[str]) -> list[str]:
@@ -110,7 +123,7 @@ def _observations(target: Target, cell: Cell, record: Mapping[str, Any]) -> list
     base = {**cell.axes, "seed": cell.seed, "cell": cell.name}
     rows = []
     for evaluator in target.evaluators:
-        curves = record["curves"][evaluator.key]
+        curves = record["curves"][_held(record, evaluator)]
         for i, update in enumerate(curves["updates"]):
             if not target.index and i + 1 < len(curves["updates"]):
                 continue  # a target without index asks about the trained model

@@ -7,11 +7,9 @@ Three things differ from the stock class. Explicit arguments win over a checkpoi
 
 import logging
 import os
-import pickle
 import re
 import sys
 import warnings
-import zipfile
 from argparse import ArgumentError
 from typing import Any
 
@@ -22,8 +20,10 @@ from lightning_modules.callbacks import (
     LastCheckpoint,
     Marks,
     PlainProgress,
+    load_whole,
 )
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reproduce.errors import RequestError
@@ -64,13 +64,17 @@ class EntroflowCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # The stock method lays the checkpoint's hyperparameters over what the user typed.
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
-        try:
-            super()._parse_ckpt_path()
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile):
-            raise RequestError(
-                f"checkpoint {path} is damaged or not one of ours: take another, or leave out "
-                "--ckpt_path"
-            ) from None
+        if path and os.path.isfile(path):
+            try:
+                saved = load_whole(path)
+            except ValueError:
+                saved = None
+            if not isinstance(saved, dict) or "pytorch-lightning_version" not in saved:
+                raise RequestError(
+                    f"checkpoint {path} is damaged or not one of ours: take another, or leave out "
+                    "--ckpt_path"
+                )
+        super()._parse_ckpt_path()
         if isinstance(self._given, list) and self.config.get("subcommand"):
             typed = self.parser.parse_args(self._given, defaults=False)
             self.config.update(typed)
@@ -90,9 +94,10 @@ def run_command(args: list[str]) -> int:
 
     ``ENTROFLOW_TRACEBACK=1`` shows where an error came from.
     """
+    wrong = (RequestError, ArgumentError, MisconfigurationException, ImportError)
     try:
         EntroflowCLI(args=args)
-    except (Diverged, RequestError, ArgumentError, OSError, ValueError, RuntimeError) as error:
+    except (Diverged, *wrong, OSError, ValueError, RuntimeError) as error:
         if os.environ.get("ENTROFLOW_TRACEBACK"):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

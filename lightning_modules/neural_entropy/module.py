@@ -32,8 +32,6 @@ class NeuralEntropy(L.LightningModule):
         ValueError: unknown process or weighting.
     """
 
-    version = 1  # raise it when the meaning of a trained model changes: its records become stale
-
     def __init__(
         self,
         net: nn.Module,
@@ -90,7 +88,7 @@ class NeuralEntropy(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         loss = self._loss(batch, "train", self.global_step)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -106,6 +104,11 @@ class NeuralEntropy(L.LightningModule):
         """A lower bound on the log-density of each point, in nats (1000 throws)."""
         rng = step_generator(0, "predict", batch_idx, batch.device)
         return log_prob_bound(self.process, self, batch, 1000, rng)
+
+    def on_train_start(self) -> None:
+        # a checkpoint's optimizer brings its own learning rate; the one asked for wins
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.lr
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
