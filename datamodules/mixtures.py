@@ -49,6 +49,11 @@ class GaussianMixture:
     def dim(self) -> int:
         return self.means.shape[-1]
 
+    def to(self, device: torch.device | str) -> "GaussianMixture":
+        """The same mixture on another device."""
+        parts = (self.weights, self.means, self.stds)
+        return GaussianMixture(*(part.to(device) for part in parts))
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n D"]:
         """``n`` independent points; only for a mixture without batch dimensions."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)

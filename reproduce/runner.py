@@ -92,7 +92,8 @@ def _fill(
         record["metrics"] = {fit: {"train_loss": sum(tail) / len(tail)} if tail else {}}
         record["curves"] = {fit: trace}
 
-    device = trainer.strategy.root_device  # the model itself is back on the CPU after training
+    device = trainer.strategy.root_device
+    model.to(device)  # Lightning takes it back to the CPU after training
     record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for evaluator in missing(record, evaluators):
         send({"stage": evaluator.name})

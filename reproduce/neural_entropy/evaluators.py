@@ -79,7 +79,7 @@ def analytic(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
         "rel_err": (by_score - by_kl) / by_kl,
         "rel_err_se": 0.0 if exact else math.hypot(by_kl_se, by_score_se) / by_kl,
         "remainder": total_sl - total_vpx,
-        "remainder_err": total_sl - total_vpx - _kl_to_start(PROCESSES["vpx"], p_end, 0.1),
+        "remainder_err": total_sl - total_vpx - _kl_to_start(p_end, PROCESSES["vpx"].kappa),
         "min_increment": min(b - a for a, b in zip([0.0, *course], course, strict=False)),
         "s": s,
         "S_tot_until_s": course,
@@ -87,7 +87,7 @@ def analytic(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     }
 
 
-def _kl_to_start(process: Process, p_end: GaussianMixture, std: float) -> float:
+def _kl_to_start(p_end: GaussianMixture, std: float) -> float:
     """``KL(p_T || N(0, std^2 I))`` by the log-ratio itself, whose spread is that of a small KL."""
     if _is_exact(p_end):
         y, mass = p_end.nodes(_QUADRATURE[p_end.dim])
@@ -110,7 +110,8 @@ def _inequality(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
         return p.score(y) - process.score_eq(y)
 
     def network(y: Tensor, s: Tensor) -> Tensor:
-        return model(y.float(), s.float()).double()
+        y, s = y.to(model.device), s.to(model.device)
+        return model(y.float(), s.float()).double().cpu()
 
     fields = {c: (lambda y, s, c=c: c * exact(y, s)) for c in (0.5, 1.0, 1.2)}
     slacks, scaled = [], 0.0
@@ -139,7 +140,7 @@ def _slack(curves: EntropyCurves) -> tuple[float, float]:
 # ------------------------------------------------------------------- T3, T5: trained networks
 def entropy(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     """S_NN over the paper's window and the exact one, with S_tot and L_EM on the same draws."""
-    process, density = model.process, data.density
+    process, density = model.process, data.density.to(model.device)
     x = data.x_eval.to(model.device)
 
     def curves(window: Window) -> EntropyCurves:
@@ -190,14 +191,14 @@ def bound(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
     return {
         "KL_bound": float(each.mean()),
         "KL_bound_se": float(each.std() / len(each) ** 0.5),
-        "KL_start": _kl_to_start(process, p_end, process.prior_std()),
+        "KL_start": _kl_to_start(p_end, process.prior_std()),
     }
 
 
 # -------------------------------------------------------------------------- T2: profiles
 def profile(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     """Entropy rates of the network and of the exact e* on the paper's grid, and their peaks."""
-    process, density = model.process, data.density
+    process, density = model.process, data.density.to(model.device)
     x = data.x_eval.to(model.device)
     rng = step_generator(0, "profile", device=x.device)
     window = Window.paper(drop_first=False)
