@@ -13,12 +13,12 @@ PY := .venv/bin/python
 OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
 TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
-PAPERS := eiw-flow neural-entropy simflow
+PAPERS := $(subst _,-,$(patsubst reproduce/%/printed.csv,%,$(wildcard reproduce/*/printed.csv)))
 
 .PHONY: help smoke test lint list data status report board clean all $(TARGETS) $(PAPERS)
 
 help:  ## this list
-	@grep -hE '^[a-z][a-z -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 24
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "make TARGET TIER=smoke|small|gpu|paper SEEDS=5 JOBS=2, with TARGET one of"
 	@printf '  %s\n' $(TARGETS) $(PAPERS) all
@@ -46,7 +46,7 @@ test: .venv/.test  ## the test suite (no network, random order, two processes)
 lint: .venv/.test  ## ruff: style, imports, likely mistakes
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
-list: .venv/.base  ## the targets, their claims and their tiers
+list: .venv/.base  ## the targets, their claims and seeds
 	@$(PY) -m reproduce list
 
 status: .venv/.base  ## what is done, missing, failed or stale (TIER=...)
@@ -64,5 +64,5 @@ board: .venv/.base  ## write the verdict board of TIER into README.md
 $(TARGETS) $(PAPERS) all: .venv/.base
 	@$(PY) -m reproduce run $@ $(OPTIONS)
 
-clean:  ## remove checkpoints and logs of every run; records and tables stay
+clean:  ## remove checkpoints and logs, and all of tier smoke; other records and tables stay
 	rm -rf $(RESULTS)/*/runs $(RESULTS)/smoke

@@ -88,6 +88,7 @@ def _list(args: argparse.Namespace) -> int:
         return 0
     for t in targets().values():
         print(f"{t.id}  ({t.reference})\n  {t.question}")
+        print("  seeds: " + ", ".join(f"{n} at {tier}" for tier, n in t.seeds.items()))
         for c in t.claims:
             print(f"    {c.slug:24} {c.kind:12} {c.statement}")
     return 0
@@ -180,8 +181,8 @@ def _status(args: argparse.Namespace) -> int:
         words = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
         words += f", {len(seen.stale)} stale" if seen.stale else ""
         print(f"{target.id:16} {len(seen.cells)} cells: {words}")
-        failed = seen.cells[seen.cells["status"] == "failed"]
-        for line in (*(f"{r.cell}: {r.error}" for r in failed.itertuples()), *seen.stale):
+        wrong = seen.cells[seen.cells["error"] != ""]
+        for line in (*(f"{r.cell}: {r.error}" for r in wrong.itertuples()), *seen.stale):
             print(f"    {line}")
     return 0
 

@@ -34,6 +34,7 @@ class _Part:
     values: np.ndarray  # one per seed: the difference, slope or deviation that is judged
     low: float = -math.inf  # the claimed side: the mean lies between these
     high: float = math.inf
+    shown: tuple[float, int] = (0.0, 1)  # offset and sign: what is shown is offset + sign * mean
     verdict: str = "undecided"
     p: float | None = None
     strength: float = field(default=-math.inf)
@@ -74,6 +75,8 @@ def _judge(claim: Claim, seen: Observed) -> Verdict:
         rows = _where(rows, axis, wanted)
     judged = seen.tier in claim.tiers
     if not len(seen.rows):
+        if len(seen.cells) and seen.cells["status"].eq("failed").all():
+            return replace(verdict, reason=f"all {len(seen.cells)} cells failed")
         return verdict
     if isinstance(claim, Identity):
         verdict = judge_identity(claim, seen, rows, verdict)
@@ -82,13 +85,21 @@ def _judge(claim: Claim, seen: Observed) -> Verdict:
     if not judged:
         reason = f"judged at tier {' and '.join(claim.tiers)}" if claim.tiers else "not judged"
         return replace(verdict, verdict="not comparable", reason=reason, p=None)
-    lacking = seen.cells["status"].ne("done").sum()
+    # a claim for all is not shown by those that are there: cells that failed may be the ones
+    # against it
+    concerned = seen.cells
+    for axis in seen.axes:
+        if axis in claim.where and axis in concerned:
+            concerned = _where(concerned, axis, claim.where[axis])
+    lacking = int(concerned["status"].ne("done").sum())
+    notes = [verdict.reason]
     if lacking and verdict.verdict != "contradicted":
-        left = f"{lacking} of {len(seen.cells)} cells missing or failed"
-        if isinstance(claim, Identity):
-            verdict = replace(verdict, verdict="undecided")
-        verdict = replace(verdict, reason="; ".join(filter(None, (verdict.reason, left))))
-    return verdict
+        verdict = replace(verdict, verdict="undecided")
+        notes.append(f"{lacking} of {len(concerned)} cells missing or failed")
+    planned = target.seeds.get(seen.tier, 0)
+    if verdict.n > planned and not isinstance(claim, Identity):
+        notes.append(f"{verdict.n} seeds where the protocol has {planned}")
+    return replace(verdict, reason="; ".join(filter(None, notes)))
 
 
 def _where(rows: pd.DataFrame, axis: str, wanted: Any) -> pd.DataFrame:
@@ -113,13 +124,14 @@ def _statistical(claim: Claim, seen: Observed, rows: pd.DataFrame, verdict: Verd
         return replace(verdict, verdict="undecided", reason="no rows for this claim")
     weakest = min(parts, key=lambda part: part.strength)
     n = min(len(part.values) for part in parts)
-    low, high = interval(weakest.values)
+    offset, sign = weakest.shown
+    low, high = sorted(offset + sign * v for v in interval(weakest.values))
     margin = None
     if isinstance(claim, Equivalence | Value):
         margin = (weakest.high - weakest.low) / 2
     return replace(
         verdict,
-        ours=weakest.mean if len(weakest.values) else None,
+        ours=offset + sign * weakest.mean if len(weakest.values) else None,
         ci_low=None if math.isnan(low) else low,
         ci_high=None if math.isnan(high) else high,
         n=n,
@@ -131,12 +143,19 @@ def _statistical(claim: Claim, seen: Observed, rows: pd.DataFrame, verdict: Verd
 
 
 def _method(claim: Claim, parts: int) -> str:
-    what = {
-        "Order": "paired difference, Student t",
-        "Trend": f"{getattr(claim, 'statistic', '')} per seed, Student t",
-        "Value": "Student t against the paper's value",
-        "Equivalence": "paired difference, two one-sided t tests",
-    }[claim.kind]
+    match claim:
+        case Order(less=Pick(), greater=Pick()):
+            what = "paired difference, Student t"
+        case Order(less=less, greater=greater):
+            what = f"mean against {less if isinstance(less, int | float) else greater}, Student t"
+        case Trend():
+            what = f"{claim.statistic} per seed, Student t"
+        case Equivalence(b=Pick()):
+            what = "paired difference, two one-sided t tests"
+        case Equivalence():
+            what = f"mean against {claim.b} +- {claim.margin}, two one-sided t tests"
+        case _:
+            what = "Student t against the paper's value"
     return what + (f"; each of {parts} parts, weakest shown" if parts > 1 else "")
 
 
@@ -175,16 +194,18 @@ def _part(claim: Claim, seen: Observed, rows: pd.DataFrame, label: str) -> _Part
     match claim:
         case Order():
             d = _difference(_pick(rows, claim.greater), _pick(rows, claim.less))
-            return _Part(label, d, low=0.0)
+            return _Part(label, d, low=0.0, shown=_shown(claim.greater, claim.less))
         case Trend():
             return _Part(label, _trend(claim, rows), low=0.0)
         case Equivalence():
             a, b = _pick(rows, claim.a), _pick(rows, claim.b)
+            if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+                a, b = a.align(b, join="inner")
             d = _difference(a, b)
+            shown = (0.0, 1) if claim.relative else _shown(claim.a, claim.b)
             if claim.relative:
-                b = b.reindex(a.index).to_numpy() if isinstance(b, pd.Series) else b
-                d = d / np.abs(b)
-            return _Part(label, d, low=-claim.margin, high=claim.margin)
+                d = d / np.abs(np.asarray(b, float))
+            return _Part(label, d, low=-claim.margin, high=claim.margin, shown=shown)
         case Value():
             values = _pick(rows, claim.pick)
             assert isinstance(values, pd.Series)
@@ -198,6 +219,13 @@ def _part(claim: Claim, seen: Observed, rows: pd.DataFrame, label: str) -> _Part
     raise TypeError(f"no rule for a claim of kind {claim.kind}")
 
 
+def _shown(a: Pick | float, b: Pick | float) -> tuple[float, int]:
+    """Against a constant the number itself is shown, not its distance to the constant."""
+    if isinstance(b, int | float):
+        return float(b), 1
+    return (float(a), -1) if isinstance(a, int | float) else (0.0, 1)
+
+
 def _pick(rows: pd.DataFrame, pick: Pick | float) -> pd.Series | float:
     """One number per seed."""
     if not isinstance(pick, Pick):
@@ -207,7 +235,7 @@ def _pick(rows: pd.DataFrame, pick: Pick | float) -> pd.Series | float:
         rows = _where(rows, axis, wanted)
     if rows["seed"].duplicated().any():
         raise ValueError(f"{pick.metric} at {dict(pick.at)} is several numbers per seed")
-    return rows.set_index("seed")["value"] * pick.scale
+    return rows.set_index("seed")["value"]
 
 
 def _difference(a: pd.Series | float, b: pd.Series | float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A handful of plot forms that the targets share; matplotlib is imported when one is drawn."""
+"""The plot forms that targets share; matplotlib is imported when one is drawn."""
 
 import os
 from collections.abc import Sequence

@@ -72,7 +72,8 @@ def publish(
     sections = [_section(reading, store) for reading in found.values()]
     provenance = {
         "tier": tier,
-        "records": f"{sum(s.done for s in sections)} cells done in {len(sections)} targets",
+        "records": f"{len({name for s in sections for name in s.costs})} cells in "
+        f"{len(sections)} targets",
         "made by": command,
         **_origins(store),
     }
@@ -108,6 +109,7 @@ def _section(reading: _Reading, store: Store) -> Section:
         stale=reading.seen.stale,
         wall_s=float(cells["wall_s"].sum()),
         command=f"make {target.id} TIER={reading.seen.tier}",
+        costs=dict(zip(cells["cell"], cells["wall_s"], strict=True)),
     )
 
 

@@ -7,7 +7,7 @@ import base64
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Section:
     stale: tuple[str, ...]  # in words, one per record
     wall_s: float
     command: str
+    costs: Mapping[str, float] = field(default_factory=dict)  # compute seconds by cell
 
 
 def _absent(value: Any) -> bool:
@@ -159,11 +160,16 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
 
 def _cost(sections: Sequence[Section]) -> str:
     cells = _count(sum(s.cells for s in sections), "cell")
-    return (
+    wall_s = sum(s.wall_s for s in sections)
+    words = (
         f"{sum(s.done for s in sections)} of {cells} done, {sum(s.failed for s in sections)} "
-        f"failed, {sum(len(s.stale) for s in sections)} stale; "
-        f"{duration(sum(s.wall_s for s in sections))} of compute"
+        f"failed, {sum(len(s.stale) for s in sections)} stale; {duration(wall_s)} of compute"
     )
+    costs = {name: cost for s in sections for name, cost in s.costs.items()}
+    shared = sum(len(s.costs) for s in sections) - len(costs)
+    if not shared:
+        return words
+    return f"{words} ({len(costs)} cells and {duration(sum(costs.values()))} without shared ones)"
 
 
 def _summary(sections: Sequence[Section]) -> list[str]:

@@ -163,7 +163,8 @@ def summary_table(seen: Observed) -> pd.DataFrame:
     for key, values in groups:
         *at, metric = key
         where = dict(zip(seen.keys, at, strict=True))
-        low, high = interval(values)
+        one = len(values) > 1 and values.nunique() == 1  # the same for every seed by construction
+        low, high = (math.nan, math.nan) if one else interval(values)
         arm = tuple(where[a] for a in seen.axes)
         paper = paper_value(target, target.printed.get(metric, ""), where)
         comparable = seen.tier == "paper" or metric in target.comparable
@@ -181,7 +182,10 @@ def summary_table(seen: Observed) -> pd.DataFrame:
                 "paper": paper["value"] if paper else math.nan,
                 "paper_source": paper["source"] if paper else "",
                 "paper_error": paper["error"] if paper else math.nan,
-                "note": "not comparable" if paper and not comparable else "",
+                "note": "; ".join(
+                    ["not comparable"] * bool(paper and not comparable)
+                    + ["the same for every seed"] * one
+                ),
             }
         )
     columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]

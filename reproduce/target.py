@@ -60,7 +60,6 @@ class Pick:
 
     metric: str
     at: Mapping[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,15 @@ def test_order_pairs_seeds():
 
 def test_order_against_a_constant():
     claim = Order("slug", "b > 0.8", less=0.8, greater=B)
-    assert one(claim, pair([0], [0.9, 0.91, 0.92])).verdict == "reproduced"
+    got = one(claim, pair([0], [0.9, 0.91, 0.92]))
+    assert got.verdict == "reproduced"
+    # what is shown is the number itself with its interval, not its distance to 0.8
+    assert got.ours == pytest.approx(0.91)
+    assert (got.ci_low, got.ci_high) == pytest.approx(interval([0.9, 0.91, 0.92]))
     assert one(claim, pair([0], [0.5, 0.51, 0.52])).verdict == "contradicted"
+    below = one(Order("slug", "b < 0.6", less=B, greater=0.6), pair([0], [0.3, 0.31, 0.35]))
+    assert (below.verdict, below.ours) == ("reproduced", pytest.approx(0.32))
+    assert (below.ci_low, below.ci_high) == pytest.approx(interval([0.3, 0.31, 0.35]))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,7 @@ def test_relative_equivalence():
     claim = Equivalence("slug", "s", a=A, b=B, margin=0.05, relative=True)
     assert one(claim, pair([101, 204, 306], [100, 200, 300])).verdict == "reproduced"
     assert one(claim, pair([110, 221, 331], [100, 200, 300])).verdict == "contradicted"
+    assert one(claim, pair([101, 204, 306], [100, 200])).n == 2  # a seed that one arm lacks
 
 
 @pytest.mark.parametrize("statistic", ["slope", "spearman"])
@@ -152,8 +160,8 @@ def test_trend(statistic):
 
 
 def test_value_against_the_printed_number():
-    # printed.csv: F-c/S_tot, vp, D3 is 1.09 +- 0.03
-    claim = Value("slug", "v", pick=Pick("m"), printed=Printed("F-c/S_tot"),
+    # printed.csv: transport-figure/S_tot, vp, D3 is 1.09 +- 0.03
+    claim = Value("slug", "v", pick=Pick("m"), printed=Printed("transport-figure/S_tot"),
                   where={"process": "vp"})  # fmt: skip
 
     def verdict(numbers):
@@ -190,6 +198,25 @@ def test_identity_with_missing_cells_is_undecided():
     claim = Identity("slug", "m is 0", metric="m", equals=0.0, atol=1e-5)
     got = one(claim, pair([0.0], [0.0]), lacking=2)
     assert (got.verdict, "2 of 8 cells" in got.reason) == ("undecided", True)
+
+
+@pytest.mark.parametrize("verdict", ["reproduced", "contradicted"])
+def test_a_claim_is_not_reproduced_on_the_cells_that_happen_to_be_there(verdict):
+    a, b = ([1, 2, 3], [2.0, 3.1, 3.9])
+    values = pair(a, b) if verdict == "reproduced" else pair(b, a)
+    assert one(LESS, values).verdict == verdict
+    got = one(LESS, values, lacking=1)
+    assert got.verdict == ("undecided" if verdict == "reproduced" else verdict)
+
+
+def test_more_seeds_than_planned_are_told():
+    values = pair([1, 2, 3, 4], [2.0, 3.1, 3.9, 5.2])
+    assert "4 seeds where the protocol has 3" in one(LESS, values).reason
+
+
+def test_copies_of_one_number_count_once():
+    claim = Identity("slug", "m is 0", metric="m", equals=0.0, atol=1)
+    assert one(claim, pair([0.5, 0.5, 0.5], [0.25, 0.25, 0.5])).n == 3
 
 
 def test_for_all_needs_every_part():

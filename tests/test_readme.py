@@ -1,5 +1,6 @@
 """The README does what it says."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -21,9 +22,8 @@ def test_the_ten_lines_of_python_run(tmp_path):
         env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-800:]
-    words, numbers = done.stdout.strip().splitlines()[-1].split(": ")
-    assert words == "stored, total, lost (nats)"
-    stored, total, lost = map(float, numbers.split())
+    found = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    stored, total, lost = found["neural"], found["total"], found["match"]
     assert 0 < total < 3
     assert (total**0.5 - stored**0.5) ** 2 <= lost <= (total**0.5 + stored**0.5) ** 2
 
@@ -55,5 +55,16 @@ def test_the_board_is_the_one_of_the_records():
     written = README.split(BEGIN)[1].split(END)[0].strip()
     sections = read_sections("small", Store(ROOT / "results", "small"))
     assert written == board(sections).strip()
-    for target_id in targets():
-        assert f"`{target_id}`" in README
+    for target in targets().values():
+        assert f"`{target.id}`" in README
+
+
+@pytest.mark.parametrize("tier", ["small"])
+def test_every_metric_of_a_target_is_measured(tier):
+    from reproduce.papers import targets
+    from reproduce.records import Store
+    from reproduce.tables import observe
+
+    for target in targets().values():
+        seen = observe(target, tier, Store(ROOT / "results", tier))
+        assert set(seen.rows["metric"]) == set(target.metrics), target.id

@@ -90,7 +90,7 @@ def _entropy(density: Any, points: Tensor, mass: Tensor) -> tuple[float, float]:
 def entropy_drop(
     process: Process, density: Any, points: Callable[[Any], tuple[Tensor, Tensor]], hi: float = 1.0
 ) -> tuple[float, float]:
-    """``S_tot`` over [0, hi] as a drop in KL divergence to p_eq (paper's identity, R1).
+    """``S_tot`` over [0, hi] as a drop in KL divergence to p_eq (the entropy balance).
 
     ``KL(p_d || p_eq) - KL(p_hi || p_eq)``, whose second moments are exact. ``points(density)``
     gives points and weights of a density (quadrature nodes, or a sample with equal weights).
@@ -113,7 +113,7 @@ def score_integral(
     points: Callable[[Any], tuple[Tensor, Tensor]],
     window: Window,
 ) -> tuple[float, float]:
-    """``S_tot = int sigma^2/2 E |score_eq - score|^2 ds`` (paper's definition, eq. 1).
+    """``S_tot = int sigma^2/2 E |score_eq - score|^2 ds`` (the definition).
 
     Returns:
         S_tot over the window in nats, and its standard error (for samples, as if the points at
@@ -172,10 +172,10 @@ def entropy_curves(
 ) -> EntropyCurves:
     """Entropy rates of a network on points ``x`` (n, D), with one network evaluation per draw.
 
-    At each time fresh noise diffuses every point (eq. 2). With a ``density`` the exact e* is
-    evaluated on the same draws, so that differences have little noise and the reverse triangle
-    inequality (8) holds exactly, not only on average. Times are batched, ``rows`` draws a call
-    where a time has fewer points.
+    At each time fresh noise diffuses every point, as in S_NN's definition. With a ``density`` the
+    exact e* is evaluated on the same draws, so that differences have little noise and the reverse
+    triangle inequality holds exactly, not only on average. Times are batched, ``rows`` draws a
+    call where a time has fewer points.
     """
     n = len(x)
     per_call = max(1, (rows or _rows(x)) // n)
@@ -213,7 +213,7 @@ def log_prob_bound(
     prior: str = "exact",
     rows: int | None = None,
 ) -> Tensor:
-    """Lower bound on ``log p_theta(x)`` in nats, (n,) for points ``x`` (n, D) (eq. 9, R8).
+    """Lower bound on ``log p_theta(x)`` in nats, (n,) for points ``x`` (n, D).
 
     ``throws`` Monte Carlo draws of (s, z) a point; times are stratified, one in each of ``throws``
     equal slices of [1e-5, 1 - 1e-5], which leaves the mean as it is. ``prior="official"`` takes

@@ -1,4 +1,4 @@
-"""The entropy-matching objective, term by term (Neural Entropy, eq. 4 and 5)."""
+"""The entropy-matching objective in its trainable, denoising form (arXiv 2409.03817)."""
 
 from typing import Any
 
@@ -92,13 +92,15 @@ class NeuralEntropy(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/loss", self._loss(batch, "val", batch_idx), batch_size=len(batch))
+        loss = self._loss(batch, "val", batch_idx)
+        self.log("val/loss", loss, batch_size=len(batch), sync_dist=True)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
         """S_NN of held-out points over the exact window, in nats."""
         rng = step_generator(0, "test", batch_idx, batch.device)
         curves = entropy_curves(self.process, self, batch, Window.exact(), rng)
-        self.log("test/S_NN", curves.integral("neural")[0], batch_size=len(batch))
+        stored = curves.integral("neural")[0]
+        self.log("test/S_NN", stored, batch_size=len(batch), sync_dist=True)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Float[Tensor, " batch"]:
         """A lower bound on the log-density of each point, in nats (1000 throws)."""

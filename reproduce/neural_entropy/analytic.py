@@ -41,7 +41,7 @@ ANALYTIC = Target(
     config="neural_entropy",
     arms=arms,
     seeds={"smoke": 1, "small": 1, "gpu": 1, "paper": 1},
-    evaluators=(Evaluator("analytic", 1, "reproduce.neural_entropy.evaluators:analytic"),),
+    evaluators=(Evaluator("analytic", 2, "reproduce.neural_entropy.evaluators:analytic"),),
     metrics={
         "S_tot": "nats",
         "S_tot_se": "nats",
@@ -55,7 +55,7 @@ ANALYTIC = Target(
         "ineq_high": "S_tot",
         "scaled_err": "S_tot",
     },
-    printed={"S_tot": "F-c/S_tot"},
+    printed={"S_tot": "transport-figure/S_tot"},
     comparable=("S_tot",),
     claims=(
         Identity(
@@ -102,17 +102,18 @@ ANALYTIC = Target(
             "the 1 % noise of its 10,000 points",
             where={"mixture": _PAPER},
             metric="S_tot",
-            equals=Printed("F-c/S_tot"),
+            equals=Printed("transport-figure/S_tot"),
             rtol=0.01,
             unit="nats",
         ),
         Identity(
             "same-flow",
-            "S_tot(SL) - S_tot(VPx) is VPx's unfinished remainder KL(p_T || p_eq)",
+            "Small mixtures and Gaussians: the score integrals of SL and VPx differ by VPx's "
+            "unfinished remainder KL(p_T || p_eq)",
             where={"mixture": _SMALL_LAWS},
             metric="remainder_err",
             equals=0.0,
-            atol=1e-6,
+            atol=1e-5,  # quadrature error of two integrals near 200 nats
             unit="nats",
         ),
         Identity(
@@ -126,7 +127,7 @@ ANALYTIC = Target(
         ),
         Identity(
             "never-falls",
-            "S_tot(s) does not decrease with diffusion time",
+            "S_tot(s) of small mixtures and Gaussians does not decrease with diffusion time",
             where={"mixture": _SMALL_LAWS},
             metric="min_increment",
             low=-1e-9,

@@ -49,12 +49,12 @@ def _is_exact(density: GaussianMixture) -> bool:
 
 @cache
 def _total(mixture: str, process: Process) -> tuple[float, float]:
-    """Exact ``S_tot`` of a named mixture over [0, 1], and its standard error."""
+    """``S_tot`` of a named mixture over [0, 1] as a KL drop, and its standard error."""
     density = GaussianMixture.named(mixture)
     return entropy_drop(process, density, _points(density, _MONTE_CARLO, f"total {mixture}"))
 
 
-# ---------------------------------------------------------------------- T1: no training
+# ---------------------------------------------------------------------- without training
 def analytic(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     """S_tot by both definitions, its course in time, and inequality (8) for known networks."""
     process, density, n = model.process, data.density, len(data.x_eval)
@@ -66,25 +66,29 @@ def analytic(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
 
     s = torch.linspace(0.05, 1, 20, dtype=torch.float64).tolist()
     course = [entropy_drop(process, density, rule, hi)[0] for hi in s]
-    total_vpx, total_sl = (
-        entropy_drop(PROCESSES[name], density, _points(density, n, "vpx and sl", model.seed))[0]
-        for name in ("vpx", "sl")
-    )
-    end = torch.tensor(1.0, dtype=torch.float64)
-    p_end = density.diffused(PROCESSES["vpx"].mu(end), PROCESSES["vpx"].std(end))
     return {
         "S_tot": by_kl,
         "S_tot_se": 0.0 if exact else by_kl_se,
         "S_score": by_score,
         "rel_err": (by_score - by_kl) / by_kl,
         "rel_err_se": 0.0 if exact else math.hypot(by_kl_se, by_score_se) / by_kl,
-        "remainder": total_sl - total_vpx,
-        "remainder_err": total_sl - total_vpx - _kl_to_start(p_end, PROCESSES["vpx"].kappa),
         "min_increment": min(b - a for a, b in zip([0.0, *course], course, strict=False)),
         "s": s,
         "S_tot_until_s": course,
+        **(_remainder(density, by_score) if process == PROCESSES["vpx"] else {}),
         **_inequality(model, data),
     }
+
+
+def _remainder(density: GaussianMixture, vpx_by_score: float) -> dict[str, float]:
+    """What VPx leaves unfinished, and how far SL's surplus in score integrals is from it."""
+    vpx, end = PROCESSES["vpx"], torch.tensor(1.0, dtype=torch.float64)
+    left = _kl_to_start(density.diffused(vpx.mu(end), vpx.std(end)), vpx.kappa)
+    if not _is_exact(density):
+        return {"remainder": left}
+    rule = _points(density, 0, "quadrature")
+    sl_by_score, _ = score_integral(PROCESSES["sl"], density, rule, Window.whole())
+    return {"remainder": left, "remainder_err": sl_by_score - vpx_by_score - left}
 
 
 def _kl_to_start(p_end: GaussianMixture, std: float) -> float:
@@ -137,7 +141,7 @@ def _slack(curves: EntropyCurves) -> tuple[float, float]:
     return (loss - low) / total, (high - loss) / total
 
 
-# ------------------------------------------------------------------- T3, T5: trained networks
+# ---------------------------------------------------------------------- trained networks
 def entropy(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     """S_NN over the paper's window and the exact one, with S_tot and L_EM on the same draws."""
     process, density = model.process, data.density.to(model.device)
@@ -174,9 +178,9 @@ def entropy(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------- T4: the KL bound
+# ---------------------------------------------------------------------- the KL bound
 def bound(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
-    """Upper bound on ``KL(p_d || p_theta)`` from held-out points (R8), and what it should equal.
+    """Upper bound on ``KL(p_d || p_theta)`` from held-out points, and what it should equal.
 
     ``KL_bound = L_EM + KL(p_T || p_0)`` in expectation: two estimators that share no draw.
     """
@@ -195,7 +199,7 @@ def bound(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
     }
 
 
-# -------------------------------------------------------------------------- T2: profiles
+# ---------------------------------------------------------------------- profiles
 def profile(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     """Entropy rates of the network and of the exact e* on the paper's grid, and their peaks."""
     process, density = model.process, data.density.to(model.device)
