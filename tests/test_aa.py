@@ -15,7 +15,7 @@ from reproduce import tables
 from reproduce.claims import judge
 from reproduce.records import Store, blank
 from reproduce.runner import run_cell
-from reproduce.target import Arm, Evaluator, Order, Pick, Target
+from reproduce.target import Arm, Equivalence, Evaluator, Order, Pick, Target
 
 PAIRS = 2000
 NOISES = {
@@ -25,8 +25,12 @@ NOISES = {
 }
 
 
-def target(metrics, n_seeds):
-    """Two arms and, for each metric, the claim that b lies above a."""
+def lies_above(metric):
+    return Order(metric, "", less=Pick(metric, {"arm": "a"}), greater=Pick(metric, {"arm": "b"}))
+
+
+def target(metrics, n_seeds, claim=lies_above, parts=1):
+    """Two arms, in ``parts`` parts, and a claim for each metric: that b lies above a."""
     return Target(
         id="ne-aa",
         paper="neural-entropy",
@@ -35,25 +39,27 @@ def target(metrics, n_seeds):
         reference="",
         config="neural_entropy",
         # arms must differ in their config to be two cells
-        arms=lambda tier: [Arm({"arm": a}, {"model.init_args.draws": d}) for a, d in ARMS.items()],
+        arms=lambda tier: [
+            Arm({"arm": arm, "part": part}, {"model.init_args.draws": 1 + i + 2 * part})
+            for part in range(parts)
+            for i, arm in enumerate(ARMS)
+        ],
         seeds={"small": n_seeds},
         evaluators=(Evaluator("e", 1, "test_aa:measure"),),
         metrics=dict.fromkeys(metrics, ""),
-        claims=tuple(
-            Order(m, "", less=Pick(m, {"arm": "a"}), greater=Pick(m, {"arm": "b"}))
-            for m in metrics
-        ),
+        claims=tuple(map(claim, metrics)),
         figure="",
     )
 
 
-ARMS = {"a": 1, "b": 2}
+ARMS = ("a", "b")
 
 
 def write(store, aa, values):
-    """Records of both arms: ``values[arm]`` is {seed: {metric: number}}."""
+    """Records of both arms: ``values[arm]`` is {seed: {metric: number}}, or one for each part."""
     for cell in cells_module.expand(aa, "small"):
-        numbers = values[cell.axes["arm"]][cell.seed]
+        arm = values[cell.axes["arm"]]
+        numbers = (arm[cell.axes["part"]] if isinstance(arm, list) else arm)[cell.seed]
         record = blank(cell, None, [aa.id]) | {
             "status": "done",
             "metrics": {"e@1": numbers},
@@ -63,6 +69,13 @@ def write(store, aa, values):
         store.write(cell, record | dict.fromkeys(keys) | {"packages": {}})
 
 
+def protocol(monkeypatch, n):
+    """The first n seeds are all there are, so that no further records are looked for."""
+    seeds = tables.PAPERS["neural-entropy"][1][:n]
+    monkeypatch.setattr(tables, "PAPERS", {"neural-entropy": ((), seeds)})
+    return seeds
+
+
 @pytest.mark.parametrize("n", [3, 5])
 @pytest.mark.parametrize("noise", NOISES)
 def test_false_verdicts_and_coverage(noise, n, tmp_path, monkeypatch):
@@ -70,10 +83,7 @@ def test_false_verdicts_and_coverage(noise, n, tmp_path, monkeypatch):
     rng = np.random.default_rng([n, *noise.encode()])
     metrics = [f"m{i}" for i in range(PAIRS)]
     aa, store = target(metrics, n), Store(tmp_path, "small")
-    monkeypatch.setattr(
-        tables, "PAPERS", {"neural-entropy": ((), tables.PAPERS["neural-entropy"][1][:n])}
-    )
-    seeds = tables.PAPERS["neural-entropy"][1]
+    seeds = protocol(monkeypatch, n)
     common = rng.normal(scale=10, size=(n, PAIRS))  # what pairing must take away
     difference = NOISES[noise](rng, (n, PAIRS))
     values = {
@@ -89,6 +99,50 @@ def test_false_verdicts_and_coverage(noise, n, tmp_path, monkeypatch):
     if noise != "skewed":
         assert false < 0.06
         assert 0.93 <= coverage <= 0.97
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_differences_as_large_as_the_margin_are_not_called_equal(n, tmp_path, monkeypatch):
+    rng = np.random.default_rng(n)
+    metrics = [f"m{i}" for i in range(PAIRS)]
+
+    def equal(metric):
+        a, b = (Pick(metric, {"arm": arm}) for arm in ARMS)
+        return Equivalence(metric, "", a=a, b=b, margin=4.0)
+
+    aa, store = target(metrics, n, equal), Store(tmp_path, "small")
+    seeds = protocol(monkeypatch, n)
+    rows = {"a": rng.normal(4.0, size=(n, PAIRS)), "b": np.zeros((n, PAIRS))}
+    values = {
+        arm: {s: dict(zip(metrics, r, strict=True)) for s, r in zip(seeds, rows[arm], strict=True)}
+        for arm in ARMS
+    }
+    write(store, aa, values)
+    verdicts = judge(tables.observe(aa, "small", store))
+    false = np.mean([v.verdict == "reproduced" for v in verdicts])
+    print(f"difference at the margin, n = {n}: {false:.1%} called equal")
+    assert false < 0.06
+
+
+def test_claims_for_all_are_not_contradicted_by_chance(tmp_path, monkeypatch):
+    n, parts, claims = 3, 4, 500
+    rng = np.random.default_rng(0)
+    metrics = [f"m{i}" for i in range(claims)]
+    aa = target(metrics, n, lambda m: dataclasses.replace(lies_above(m), over=("part",)), parts)
+    store, seeds = Store(tmp_path, "small"), protocol(monkeypatch, n)
+    values = {
+        arm: [
+            {s: dict(zip(metrics, rng.normal(size=claims), strict=True)) for s in seeds}
+            for _ in range(parts)
+        ]
+        for arm in ARMS
+    }
+    write(store, aa, values)
+    verdicts = [v.verdict for v in judge(tables.observe(aa, "small", store))]
+    against, for_it = (np.mean([v == w for v in verdicts]) for w in ("contradicted", "reproduced"))
+    print(f"A/A in {parts} parts, n = {n}: {against:.1%} contradicted, {for_it:.1%} reproduced")
+    assert against < 0.06
+    assert for_it < 0.01
 
 
 def measure(model, data):
@@ -123,11 +177,10 @@ def test_twenty_pairs_of_real_cells(tmp_path, monkeypatch):
         found.append(store.read(cell)["metrics"]["e@1"]["out"])
     assert len(set(found)) == len(found)
 
-    seeds = tables.PAPERS["neural-entropy"][1][:n]
-    monkeypatch.setattr(tables, "PAPERS", {"neural-entropy": ((), seeds)})
+    seeds = protocol(monkeypatch, n)
     numbers = np.array(found).reshape(pairs, 2, n)
     metrics = [f"m{i}" for i in range(pairs)]
-    aa = dataclasses.replace(target(metrics, n))
+    aa = target(metrics, n)
     values = {
         arm: {s: dict(zip(metrics, numbers[:, i, j], strict=True)) for j, s in enumerate(seeds)}
         for i, arm in enumerate(ARMS)

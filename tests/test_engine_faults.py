@@ -14,7 +14,6 @@ import torch
 
 from reproduce.__main__ import main
 from reproduce.cells import expand
-from reproduce.neural_entropy.transport import EPOCHS
 from reproduce.records import Store
 
 RUN = ("run", "ne-epochs", "--tier", "smoke")
@@ -105,22 +104,27 @@ def test_ctrl_c_then_kill_9_of_the_group_then_a_worker_then_it_completes(
     started, tmp_path, undisturbed
 ):
     results = tmp_path / "results"
-    seen: set[str] = set()
 
     # Ctrl-C while the first cell trains
     run = started(*RUN, "--jobs", "1")
-    until(lambda: half_trained(results), run)
+    until(lambda: list(results.rglob("weights-50.pt")), run)
     alive = group(run)
-    assert len(alive) == 2
+    assert len(alive) >= 2
     os.killpg(run.pid, signal.SIGINT)
-    said = finish(run, 130)
-    assert said.count("stopped") == 1
+    assert finish(run, 130).count("stopped") == 1
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in alive), seconds=10)
 
     # kill -9 of parent and worker at once, in the middle of another cell
     run = started(*RUN, "--jobs", "1")
-    seen = {p.name for p in half_trained(results)}
-    (folder,) = until(lambda: half_trained(results, but=seen), run)
+    until(lambda: list(results.rglob("*.json")), run)  # the first is done
+    passed: set[str] = set()
+    while True:
+        folder = until(lambda: half_trained(results, but=passed), run)[0]
+        os.killpg(run.pid, signal.SIGSTOP)  # now there is time to look
+        if folder in half_trained(results):
+            break
+        passed.add(folder.name)
+        os.killpg(run.pid, signal.SIGCONT)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     until(lambda: not group(run), seconds=10)
@@ -129,17 +133,16 @@ def test_ctrl_c_then_kill_9_of_the_group_then_a_worker_then_it_completes(
     marks = {p: p.stat().st_mtime_ns for p in folder.glob("weights-*.pt")}
     marks = {p: t for p, t in marks.items() if int(p.stem.split("-")[1]) <= step}
     finished = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in results.rglob("*.json")}
-    assert len(finished) == 1
+    assert 1 <= len(finished) < CELLS
 
     # what was half done goes on and what was done stays; this time a worker dies
     run = started(*RUN, "--jobs", "1")
-    third = {c.name for c in expand(EPOCHS, "smoke")} - {p.stem for p in finished} - {folder.name}
-    until(lambda: half_trained(results, but={folder.name}) and workers(run), run)
-    (worker,) = workers(run)
-    os.kill(worker, signal.SIGKILL)
+    until(lambda: (folder / "weights-300.pt").exists(), run)
+    for worker in workers(run):
+        os.kill(worker, signal.SIGKILL)
     said = finish(run)
-    assert "2 of 3 cells to run" in said
-    assert f"{third.pop()}: worker was killed by signal 9" in said
+    assert f"{CELLS - len(finished)} of {CELLS} cells to run" in said
+    assert "worker was killed by signal 9; another one resumes" in said
     for path, (when, what) in finished.items():
         assert (path.stat().st_mtime_ns, path.read_bytes()) == (when, what)
     for path, when in marks.items():

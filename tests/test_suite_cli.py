@@ -90,4 +90,5 @@ def test_results_that_cannot_be_written_are_told_before_the_first_cell(
     assert code == 2
     assert len(told) == 1
     assert str(folder) in told[0]
+    assert command == "status" or "--results" in told[0]
     assert (tmp_path / "file").read_text() == "I was here first"
