@@ -253,6 +253,28 @@ def test_a_damaged_checkpoint_is_reported_and_training_starts_again(
     assert tiny.numbers(record) == undisturbed_tiny(tmp_path)
 
 
+def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    """As when the temporary folder is another file system, from which moves are copies."""
+    tiny.register(monkeypatch, tiny.target(lrs=(1e-3,)))
+    whole, moves = shutil.move, []
+
+    def half_a_move(source, goal):
+        moves.append(goal)
+        if len(moves) < 2:
+            return whole(source, goal)
+        raw = Path(source).read_bytes()
+        Path(goal).write_bytes(raw[: len(raw) // 2])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "move", half_a_move)
+        with pytest.raises(Killed):
+            main(["run", "tiny", "--results", str(tmp_path)])
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
+    assert main(["run", "tiny", "--results", str(tmp_path)]) == 0
+
+
 def test_a_checkpoint_of_something_else_is_not_trusted(half, tmp_path, trained):
     torch.save({"weights": torch.zeros(3)}, half / "last.ckpt")
     assert main(["run", "tiny", "--results", str(tmp_path)]) == 0

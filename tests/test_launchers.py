@@ -188,6 +188,34 @@ def test_a_cell_that_another_run_has_is_waited_for(pretend, tmp_path, capsys):
     assert len(tries(tmp_path, 0.2)) == 1
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_dies_with_its_parent_and_lets_go_of_its_cell(tmp_path, busy):
+    from reproduce.launchers import Job
+    from reproduce.records import Store
+
+    (tmp_path / "orders").write_text(json.dumps({"0.1": ["120"]}))
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(here=str(tmp_path), protocol=3))
+    target = tiny.target(lrs=(0.1,))
+    (cell,) = expand(target, "smoke")
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=tiny.environment(),
+    ) as worker:
+        assert "ready" in json.loads(worker.stdout.readline())
+        if busy:
+            print(Job(cell, (tiny.NORM,), ("tiny",)).line(tmp_path), file=worker.stdin, flush=True)
+            while not tries(tmp_path, 0.1):
+                time.sleep(0.01)
+        worker.stdin.close()
+        assert worker.wait(timeout=20) == 0
+    with Store(tmp_path, "smoke").lock(cell):
+        pass
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3, 50])
 def test_no_more_workers_than_cells_and_each_cell_once(pretend, tmp_path, jobs):
     assert pretend({}, jobs=jobs) == 0
