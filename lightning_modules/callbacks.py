@@ -81,7 +81,13 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         last = step == trainer.max_steps or trainer.should_stop
         if (last or step % self.every == 0) and not trainer.fast_dev_run:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
+            # Lightning's own save passes through the system's temporary folder; from another file
+            # system that is a copy, which a kill would leave half done
+            path = Path(trainer.default_root_dir) / "last.ckpt"
+            temporary = path.with_name(".last.ckpt")
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                os.replace(temporary, path)
 
 
 class Marks(Checkpoint):

@@ -119,6 +119,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{job.cell.name}  {' '.join(job.targets)}")
         print(f"{len(jobs)} of {total} cells to run")
         return 0
+    _require_gpu(jobs)
     failed = 0
     if jobs:
         print(f"{len(jobs)} of {total} cells to run at tier {args.tier}", flush=True)
@@ -130,6 +131,15 @@ def _run(args: argparse.Namespace) -> int:
         print(f"all {total} cells are done at tier {args.tier}", flush=True)
     _show(args, targets, store)
     return 1 if failed else 0
+
+
+def _require_gpu(jobs) -> None:
+    """Raise RequestError if a cell asks for a GPU and there is none."""
+    if any(job.cell.config["trainer"]["accelerator"] in ("gpu", "cuda") for job in jobs):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError("these cells need a GPU and there is none: choose --tier small")
 
 
 def _cores() -> int:

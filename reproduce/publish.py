@@ -15,7 +15,7 @@ from reproduce.papers import targets
 from reproduce.records import CorruptRecord, Store, read_record
 from reproduce.report import Section, write
 from reproduce.statistics import holm
-from reproduce.tables import Observed, cells_table, observe, summary_table, to_csv
+from reproduce.tables import Observed, as_of_today, cells_table, observe, summary_table, to_csv
 from reproduce.target import Target
 from reproduce.verdict import Verdict, claims_table
 
@@ -88,7 +88,8 @@ def read_sections(tier: str, store: Store) -> list[Section]:
 def _draw(seen: Observed, store: Store) -> None:
     folder = store.root / "records" / seen.target.paper
     names = seen.cells.loc[seen.cells["status"] == "done", "cell"]
-    records = [r for name in names if (r := read_record(folder / f"{name}.json")) is not None]
+    found = [r for name in names if (r := read_record(folder / f"{name}.json")) is not None]
+    records = [as_of_today(seen.target, record) for record in found]
     if records:
         module, name = seen.target.figure.split(":")
         drawn = getattr(importlib.import_module(module), name)(seen, records)

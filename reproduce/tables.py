@@ -14,7 +14,7 @@ from reproduce.records import CorruptRecord, Store, fit_key, read_record, write_
 from reproduce.statistics import interval
 from reproduce.target import Evaluator, Target
 
-__all__ = ["Observed", "observe", "paper_value", "to_csv"]
+__all__ = ["Observed", "as_of_today", "observe", "paper_value", "to_csv"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,13 @@ def _held(record: Mapping[str, Any], evaluator: Evaluator) -> str | None:
     both = record["metrics"].keys() & record["curves"].keys()
     found = [k for k in both if k.split("@")[0] == evaluator.name]
     return max(found, key=lambda k: int(k.split("@")[1]), default=None)
+
+
+def as_of_today(target: Target, record: dict[str, Any]) -> dict[str, Any]:
+    """A record with older numbers under the keys of today's evaluators, for those who draw it."""
+    held = ((e.key, _held(record, e)) for e in target.evaluators)
+    curves = {key: record["curves"][old] for key, old in held if old}
+    return {**record, "curves": {**record["curves"], **curves}}
 
 
 def _old(target: Target, cell: Cell, record: Mapping[str, Any]) -> list[str]:
@@ -188,6 +195,10 @@ def summary_table(seen: Observed) -> pd.DataFrame:
                 ),
             }
         )
+    for arm, count in bad.items():  # an arm of which nothing is left is a row too
+        where = dict(zip(seen.axes, arm if isinstance(arm, tuple) else (arm,), strict=True))
+        if not any(all(row[k] == v for k, v in where.items()) for row in rows):
+            rows.append({**where, "n": 0, "n_failed": int(count), "note": "all failed"})
     columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]
     return pd.DataFrame(rows, columns=[*columns, "paper", "paper_source", "paper_error", "note"])
 

@@ -52,7 +52,8 @@ def draw(seen, records):
     from reproduce.figures import figure
 
     fig, ax = figure()
-    ax.plot([r["seed"] for r in records])
+    for record in records:
+        ax.plot(record["curves"][seen.target.evaluators[0].key]["updates"])
     return fig
 
 

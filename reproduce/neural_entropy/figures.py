@@ -129,6 +129,6 @@ def analytic(seen: Observed, records: list[dict[str, Any]]) -> Any:
     right.set_xticks(range(len(laws)), laws)
     right.set_xlabel("density (D3 to D9 by Monte Carlo; zero drawn at 1e-16)")
     right.set_ylabel("|score integral - KL drop| / $S_{tot}$")
-    right.legend(loc="lower right")
+    right.legend(loc="center right")
     right.set_title("Two computations of $S_{tot}$")
     return fig
