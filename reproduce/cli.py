@@ -16,7 +16,8 @@ commands:
   fit         train; last.ckpt, weights at marks, and logs/ go to trainer.default_root_dir
   validate    the validation loss of a checkpoint (--ckpt_path .../last.ckpt)
   test        what the paper measures, on held-out data
-  predict     a number for each held-out point (Neural Entropy: a log-density bound in nats)
+  predict     predictions.pt: a number for each held-out point (Neural Entropy: a bound on its
+              log-density in nats)
 
 examples:
   entroflow fit -c reproduce/neural_entropy/configs/neural_entropy.smoke.yaml

@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError
+from pathlib import Path
 from typing import Any
 
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
@@ -21,8 +22,10 @@ from lightning_modules.callbacks import (
     Marks,
     PlainProgress,
     load_whole,
+    save_weights,
 )
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -60,6 +63,14 @@ class EntroflowCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
             kwargs["callbacks"] = [*(trainer.get("callbacks") or []), PlainProgress()]
         return super().instantiate_trainer(**kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict, and keep the numbers: ``predictions.pt`` in the trainer's root folder."""
+        batches = self.trainer.predict(**kwargs)
+        if batches and self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / "predictions.pt"
+            save_weights({"predictions": torch.cat(batches)}, path)
+            print(f"predictions: {path}")
 
     def _parse_ckpt_path(self) -> None:
         # The stock method lays the checkpoint's hyperparameters over what the user typed.

@@ -153,6 +153,8 @@ def test_test_and_predict_run(checkpoint, tmp_path, capsys):
     assert run("test", tmp_path, "--ckpt_path", checkpoint) == 0
     assert "test/S_NN" in capsys.readouterr().out
     assert run("predict", tmp_path, "--ckpt_path", checkpoint, "--data.init_args.n_eval", 8) == 0
+    saved = torch.load(next(tmp_path.rglob("predictions.pt")), weights_only=True)
+    assert saved["predictions"].shape == (8,)
     assert lines(capsys) == []
     made = cli(tmp_path, "test", "--ckpt_path", checkpoint, "--data.init_args.n_eval", 8)
     numbers = made.trainer.predict(made.model, made.datamodule)
