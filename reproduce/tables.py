@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce.cells import Cell, expand
-from reproduce.papers import PAPERS, printed
+from reproduce.papers import PAPERS, printed, seeds
 from reproduce.records import CorruptRecord, Store, fit_key, read_record, write_atomically
 from reproduce.statistics import interval
 from reproduce.target import Evaluator, Target
@@ -46,13 +46,13 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
 
     A cell without a record is "missing", one that failed is a row with its error.
     """
-    asked = expand(target, tier)
-    extra = [c for c in expand(target, tier, len(PAPERS[target.paper][1])) if c not in asked]
+    planned = seeds(target, tier)
     rows, cells, stale, names = [], [], [], set()
-    for cell in [*asked, *extra]:
+    asked = expand(target, tier, len(PAPERS[target.paper][1]))
+    for cell in asked:
         status, error, record = _state(target, cell, store)
         names.add(cell.name)
-        if cell in extra and status == "missing":
+        if cell.seed not in planned and status == "missing":
             continue
         if record is not None and status == "done" and (old := _old(target, cell, record)):
             stale.append(f"{cell.name}: has no {', '.join(old)}: run the target again")

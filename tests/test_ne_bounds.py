@@ -15,6 +15,7 @@ from lightning_modules.neural_entropy.estimators import (
 import numpy as np
 import pytest
 import torch
+from fields import exact, rng
 
 EVERY = pytest.mark.parametrize("process", ["vp", "vpx", "sl"])
 LO, HI = 1e-5, 1 - 1e-5
@@ -31,21 +32,6 @@ SCALED = {
     1.0: (0.0, 0.318147),
     1.2: (0.012726, 0.458132),
 }
-
-
-def exact(process: str, name: str, scale: float = 1.0):
-    """``scale`` times e*, the exact departure of the score from equilibrium."""
-    mixture, flow = GaussianMixture.named(name), PROCESSES[process]
-
-    def field(y, s):
-        law = mixture.diffused(flow.mu(s.double()), flow.std(s.double()))
-        return (scale * (law.score(y.double()) - flow.score_eq(y.double()))).to(y.dtype)
-
-    return field
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def fix_noise(monkeypatch, z: torch.Tensor) -> None:

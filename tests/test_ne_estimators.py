@@ -15,6 +15,7 @@ from lightning_modules.neural_entropy.estimators import (
 
 import pytest
 import torch
+from fields import exact, rng
 
 EVERY = pytest.mark.parametrize("process", ["vp", "vpx", "sl"])
 NODES = {"G1": 200, "G2": 100, "N1": 12, "N2": 12, "N3": 8}
@@ -40,21 +41,6 @@ def nodes(name):
 
 def precision(name: str) -> float:
     return 1e-6 if name.startswith("G") else 5e-9
-
-
-def exact(process: str, name: str, scale: float = 1.0):
-    """``scale`` times e*, the exact departure of the score from equilibrium."""
-    mixture, flow = GaussianMixture.named(name), PROCESSES[process]
-
-    def field(y, s):
-        law = mixture.diffused(flow.mu(s.double()), flow.std(s.double()))
-        return (scale * (law.score(y.double()) - flow.score_eq(y.double()))).to(y.dtype)
-
-    return field
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random_net(dim: int, seed: int = 0, **options) -> MLP:
