@@ -184,6 +184,11 @@ class MixtureData(L.LightningDataModule):
     def updates_per_epoch(self) -> int:
         return math.ceil(len(self.x_train) / self.batch_size)
 
+    def example_batch(self, n: int | None = None) -> Float[Tensor, "n D"]:
+        """A training batch of ``n`` rows (as many as an update takes) in shape and type only."""
+        n = min(self.batch_size, len(self.x_train)) if n is None else n
+        return torch.zeros(n, self.dim)
+
     def train_dataloader(self) -> DataLoader:
         """Batches without end, a function of (seed, update) alone, from the current update on."""
         batches = StepBatches.of(self.trainer, (self.x_train,), self.batch_size, self.seed)

@@ -1,4 +1,4 @@
-"""What every training run needs: one checkpoint, weights at marks, EMA, a guard against NaN.
+"""What every training run needs: one checkpoint, weights at marks, EMA, a loss that is watched.
 
 They act between steps and hold nothing that a resumed run would miss.
 """
@@ -7,9 +7,12 @@ import math
 import os
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning_modules import stopping
 
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
@@ -18,13 +21,14 @@ from torch import Tensor
 __all__ = [
     "Diverged",
     "EMA",
-    "FiniteLoss",
     "LastCheckpoint",
     "LossTrace",
     "Marks",
     "PlainProgress",
+    "StopBetweenSteps",
+    "is_whole",
     "load_whole",
-    "loss_of",
+    "loss_now",
     "save_weights",
 ]
 
@@ -33,41 +37,27 @@ class Diverged(RuntimeError):
     """The training loss is no longer a number."""
 
 
-def loss_of(outputs: Any) -> Tensor:
-    """The loss of a training step, which Lightning hands on bare or in a dict."""
-    return (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+class StopBetweenSteps(Callback):
+    """Ends the fit, on all devices alike, after the step in which a signal asked to stop."""
 
-
-class FiniteLoss(Callback):
-    """Stops a diverged run before its weights reach a checkpoint.
-
-    Args:
-        every: updates between two looks on an accelerator, where a look waits for the device.
-
-    Raises:
-        Diverged: the loss is NaN or infinite.
-    """
-
-    def __init__(self, every: int = 50) -> None:
-        self.every = every
+    def on_train_start(self, trainer, pl_module) -> None:
+        # Lightning has just put its own handlers in front, which would leave the checkpoint out;
+        # when the fit ends it puts those from before back
+        stopping.wait_for_the_step()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        loss = loss_of(outputs)
-        if loss.device.type != "cpu" and trainer.global_step % self.every:
-            return
-        if not math.isfinite(float(loss)):
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            raise Diverged(
-                f"the loss is {float(loss)} at update {trainer.global_step}: lower "
-                f"model.init_args.lr (now {lr:g}) or look for non-finite data"
-            )
+        stop = stopping.asked() is not None
+        if trainer.world_size > 1:  # one device has heard it; all must stop after the same step
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            trainer.should_stop = True
 
 
 class LastCheckpoint(Checkpoint):
     """``last.ckpt`` in the trainer's root folder: the only name a checkpoint ever has.
 
     Saved atomically every ``every`` updates and at the last. Being a Checkpoint, it runs after the
-    other callbacks, so FiniteLoss has looked first.
+    other callbacks, so LossTrace has looked first.
     """
 
     def __init__(self, every: int = 1000) -> None:
@@ -108,11 +98,14 @@ class Marks(Checkpoint):
         return Path(root) / f"weights-{update}.pt"
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        due = trainer.global_step in (*self.updates, trainer.max_steps)
-        if due and trainer.is_global_zero and not trainer.fast_dev_run:
-            averages = [c.averaged() for c in trainer.callbacks if isinstance(c, EMA)]
-            weights = averages[0] if averages else pl_module.state_dict()
-            save_weights(weights, self.path(trainer.default_root_dir, trainer.global_step))
+        step = trainer.global_step
+        if (step not in self.updates and step != trainer.max_steps) or trainer.fast_dev_run:
+            return
+        averages = [c.averaged() for c in trainer.callbacks if isinstance(c, EMA)]
+        # the strategy's own, for it may have to gather the weights from all devices
+        weights = averages[0] if averages else trainer.strategy.lightning_module_state_dict()
+        if trainer.is_global_zero:
+            save_weights(weights, self.path(trainer.default_root_dir, step))
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
@@ -121,6 +114,15 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     torch.save(weights, temporary)
     os.replace(temporary, path)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether ``torch.save`` wrote all of this file; torch would not see flipped bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError):
+        return False
 
 
 def load_whole(path: str | Path) -> Any:
@@ -186,9 +188,9 @@ class PlainProgress(Callback):
         if trainer.is_global_zero and now - self._said >= self.every_s:
             self._said = now
             left = (now - self._begun) / (step - self._first) * (trainer.max_steps - step)
-            loss = float(loss_of(outputs))
             print(
-                f"update {step}/{trainer.max_steps}, loss {loss:.4g}, {left:.0f} s left",
+                f"update {step}/{trainer.max_steps}, loss {loss_now(trainer):.4g}, "
+                f"{left:.0f} s left",
                 flush=True,
             )
 
@@ -199,16 +201,43 @@ class PlainProgress(Callback):
 
 
 class LossTrace(Callback):
-    """The training loss averaged over ``bins`` equal parts of a run; a resume goes on exactly."""
+    """The training loss over all devices: looked at, and averaged over equal parts of the run.
 
-    def __init__(self, bins: int = 50) -> None:
-        self.bins, self.counts = bins, [0] * bins
+    A resume goes on exactly. A diverged run is stopped before its weights reach a checkpoint.
+
+    Args:
+        bins: parts of a run.
+        every: updates between two looks on an accelerator, where a look waits for the device.
+
+    Attributes:
+        loss: of the last update, the mean over devices.
+
+    Raises:
+        Diverged: the loss is NaN or infinite.
+    """
+
+    def __init__(self, bins: int = 50, every: int = 50) -> None:
+        self.bins, self.every, self.counts = bins, every, [0] * bins
         self.sums: list[Any] = [0.0] * bins
+        self.loss: Any = math.nan
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        at = min((trainer.global_step - 1) * self.bins // max(trainer.max_steps, 1), self.bins - 1)
-        # a tensor until it is asked for, so that an accelerator is not waited for
-        self.sums[at] = self.sums[at] + loss_of(outputs).double()
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        if trainer.world_size > 1:  # so that all devices see one loss, and stop at one update
+            loss = trainer.strategy.reduce(loss, reduce_op="mean")
+        step = trainer.global_step
+        if loss.device.type == "cpu":
+            loss = float(loss)
+        self.loss = loss
+        looked = isinstance(loss, float) or step % self.every == 0
+        if looked and not math.isfinite(float(loss)):
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            raise Diverged(
+                f"the loss is {float(loss)} at update {step}: lower model.init_args.lr "
+                f"(now {lr:g}) or look for non-finite data"
+            )
+        at = min((step - 1) * self.bins // max(trainer.max_steps, 1), self.bins - 1)
+        self.sums[at] += loss if isinstance(loss, float) else loss.double()
         self.counts[at] += 1
 
     def curve(self, max_steps: int) -> dict[str, list[Any]]:
@@ -224,3 +253,9 @@ class LossTrace(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.sums, self.counts = state_dict["sums"], state_dict["counts"]
+
+
+def loss_now(trainer: Any) -> float:
+    """The loss of the trainer's last update, over all devices; NaN where nobody traces it."""
+    traces = (c.loss for c in trainer.callbacks if isinstance(c, LossTrace))
+    return float(next(traces, math.nan))

@@ -97,17 +97,26 @@ def override(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return config
 
 
-def resolve(target: Target, tier: str, arm: Arm, seed: int) -> Cell:
-    """The cell of one arm and seed."""
-    config = override(_load(target.package, target.config, tier), arm.overrides)
+def resolve(
+    target: Target, tier: str, arm: Arm, seed: int, changes: Mapping[str, Any] | None = None
+) -> Cell:
+    """The cell of one arm and seed; ``changes`` are a user's own, on top of the arm's."""
+    config = override(
+        _load(target.package, target.config, tier), {**arm.overrides, **(changes or {})}
+    )
     config["seed_everything"] = seed
     return Cell(target.paper, tier, seed, dict(arm.axes), config)
 
 
-def expand(target: Target, tier: str, n_seeds: int | None = None) -> list[Cell]:
+def expand(
+    target: Target,
+    tier: str,
+    n_seeds: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> list[Cell]:
     """All cells of a target at a tier, seeds outermost, so that early stops leave whole pairs."""
     return [
-        resolve(target, tier, arm, seed)
+        resolve(target, tier, arm, seed, changes)
         for seed in seeds(target, tier, n_seeds)
         for arm in target.arms(tier)
     ]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from reproduce.provenance import provenance
 from reproduce.records import Busy, CorruptRecord, Store, blank, complete, fail
 from reproduce.target import Evaluator, Target
 
-__all__ = ["Job", "plan", "run_local"]
+__all__ = ["Job", "plan", "record_death", "run_local"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +49,24 @@ class Job:
 
 
 def plan(
-    wanted: Iterable[Target], tier: str, n_seeds: int | None, store: Store, adopt: bool = True
+    wanted: Iterable[Target],
+    tier: str,
+    n_seeds: int | None,
+    store: Store,
+    adopt: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Job], int]:
     """The cells that must run, each once, and how many there are in all.
 
     A record that serves already takes up the new targets' ids without running anything, if
-    ``adopt``. A damaged one is left to the run of its cell, which owns it.
+    ``adopt``. A damaged one is left to the run of its cell, which owns it. ``changes`` are a
+    variant's, by default those of the store.
     """
     cells: dict[str, Cell] = {}
     asked: dict[str, list[Target]] = {}
+    changes = store.changes if changes is None else changes
     for target in wanted:
-        for cell in expand(target, tier, n_seeds):
+        for cell in expand(target, tier, n_seeds, changes):
             cells.setdefault(cell.name, cell)
             asked.setdefault(cell.name, []).append(target)
     jobs = []
@@ -119,6 +126,7 @@ class _Worker:
             pass  # its death is on its way through the inbox
 
     def stop(self) -> None:
+        """Wait for its end: it was told, or has died already."""
         self.process.terminate()
         self.process.wait()
         self.listener.join()
@@ -127,9 +135,7 @@ class _Worker:
                 pipe.close()  # type: ignore[union-attr]
 
 
-def run_local(
-    jobs: list[Job], store: Store, results: Path, n_workers: int, progress: Progress
-) -> int:
+def run_local(jobs: list[Job], store: Store, n_workers: int, progress: Progress) -> int:
     """Run jobs on local processes; return how many cells failed.
 
     A cell that another run is busy with is left to it and looked at again. A cell whose worker
@@ -158,7 +164,7 @@ def run_local(
             for i in sorted(idle):
                 if (job := next_job()) is not None:
                     idle.discard(i)
-                    workers[i].give(job, results)
+                    workers[i].give(job, store.results)
                     progress.start(i, job.cell.name, len(job.evaluators) * len(job.cell.updates))
             try:
                 i, message = inbox.get(timeout=0.5)
@@ -185,7 +191,7 @@ def run_local(
                         waiting.insert(0, job)
                     else:
                         progress.note(f"{job.cell.name} failed: its worker {how} twice")
-                        _record_death(job, store, f"the worker {how} twice")
+                        record_death(job, store, f"the worker {how} twice")
                         failed += 1
                         progress.finish(i, "failed")
                 worker.stop()
@@ -193,6 +199,9 @@ def run_local(
             elif "end" in message:
                 job, worker.job = worker.job, None
                 assert job is not None
+                if message["end"] == "stopped":  # by somebody else: its process ends, we go on
+                    worker.job = job
+                    continue
                 if message["end"] == "busy":
                     progress.start(i, f"{job.cell.name} (another run has it)")
                     busy.append((time.monotonic() + 1.0, job))
@@ -203,16 +212,32 @@ def run_local(
             else:
                 progress.update(i, message)
     finally:
-        for worker in workers.values():
-            worker.stop()
+        _stop(list(workers.values()), progress)
     return failed
+
+
+def _stop(workers: list[_Worker], progress: Progress) -> None:
+    """End the workers, who finish their training step and save first; kill them if told again."""
+    for worker in workers:
+        worker.process.terminate()
+    if at_work := [w.job.cell.name for w in workers if w.job is not None]:
+        progress.note(f"saving {', '.join(at_work)}; Ctrl-C again stops at once")
+    try:
+        for worker in workers:
+            worker.stop()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.process.kill()
+            worker.stop()
+        raise
 
 
 def _how(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
 
 
-def _record_death(job: Job, store: Store, error: str) -> None:
+def record_death(job: Job, store: Store, error: str) -> None:
+    """Record a failure in the place of a process that could not."""
     try:
         with store.lock(job.cell):
             record = blank(job.cell, store.read(job.cell), job.targets)

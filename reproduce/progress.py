@@ -20,6 +20,7 @@ class Progress:
         self.total, self.done, self.failed = total, done, 0
         self.weights, self.finished, self.begun = weights, 0.0, time.monotonic()
         self.now: dict[int, dict[str, Any]] = {}
+        self.extra = ""  # what else to say beside the counts
         self.plain = not sys.stdout.isatty() if plain is None else plain
         self._last_line = time.monotonic()
         self._bars: Any = None
@@ -87,6 +88,7 @@ class Progress:
         head = f"{self.done}/{self.total} cells"
         head += f", {self.failed} failed" if self.failed else ""
         head += f", about {duration(left)} left" if left and self.done < self.total else ""
+        head += f", {self.extra}" if self.extra and self.done < self.total else ""
         if self._bars is not None:
             self._bars.update(self._all, completed=self.done, text=head)
             if worker is not None:

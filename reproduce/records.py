@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,15 @@ class Store:
     """The files of one tier: ``records/<paper>/<cell>.json`` and ``runs/<cell>/``."""
 
     def __init__(self, results: Path | str, tier: str) -> None:
-        self.tier = tier
-        self.root = Path(results) / tier
+        self.tier, self.results = tier, Path(results)
+        self.root = self.results / tier
+
+    @cached_property
+    def changes(self) -> dict[str, Any]:
+        """Config keys that a user's variant changes; none in a published folder."""
+        from reproduce.variants import changes_of
+
+        return changes_of(self.results)
 
     def path(self, cell: Cell) -> Path:
         return self.root / "records" / cell.paper / f"{cell.name}.json"

@@ -4,22 +4,32 @@ import importlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
-from lightning_modules.callbacks import LossTrace, Marks, load_whole, loss_of, save_weights
+from lightning_modules.callbacks import (
+    LossTrace,
+    Marks,
+    is_whole,
+    load_whole,
+    loss_now,
+    save_weights,
+)
+from lightning_modules.stopping import Stopped, asked
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from reproduce.cells import Cell, override
 from reproduce.provenance import provenance
+from reproduce.ranks import environment, tell
 from reproduce.records import CorruptRecord, Store, blank, complete, fail, fit_key, missing
 from reproduce.target import Evaluator
 
-__all__ = ["run_cell"]
+__all__ = ["local_config", "run_cell"]
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -34,8 +44,12 @@ def run_cell(
 
     Raises:
         Busy: another process runs this cell.
+        Stopped: this process was asked to stop; what was done is saved.
     """
-    with store.lock(cell):
+    folder = store.run_dir(cell)
+    with ExitStack() as ending:
+        ending.callback(tell, folder, "stop")  # unless the other ranks were told to train
+        ending.enter_context(store.lock(cell))
         try:
             old = store.read(cell)
         except CorruptRecord as error:
@@ -45,20 +59,28 @@ def run_cell(
             if not set(targets) <= set(old["targets"]):
                 store.write(cell, old | {"targets": sorted({*targets, *old["targets"]})})
             return "done"
-        started = time.perf_counter()
         record = blank(cell, old, targets)
+        spent, started, written = record["wall_s"], time.perf_counter(), time.perf_counter()
+
+        def keep() -> None:
+            record["wall_s"] = spent + time.perf_counter() - started
+            store.write(cell, record | provenance(record["device"]))
+
         try:
-            _fill(cell, record, evaluators, store.run_dir(cell), send)
-            record["status"] = "done"
-            record.pop("error", None)
+            for _ in _fill(cell, record, evaluators, folder, send):
+                if time.perf_counter() - written > 60:  # what is measured outlives a kill
+                    keep()
+                    written = time.perf_counter()
+        except Stopped:
+            if fit_key(cell.paper) in record["metrics"]:
+                keep()
+            raise
         except Exception as error:
-            record = fail(record, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            record |= fail(record, f"{type(error).__name__}: {' '.join(str(error).split())}")
             send({"note": f"{cell.name} failed: {record['error']}"})
             if os.environ.get("ENTROFLOW_TRACEBACK"):
                 raise
-        record["wall_s"] += time.perf_counter() - started
-        record |= provenance(record["device"])
-        store.write(cell, record)
+        keep()
         return record["status"]
 
 
@@ -68,29 +90,33 @@ def _fill(
     evaluators: tuple[Evaluator, ...],
     folder: Path,
     send: Send,
-) -> None:
+) -> Iterator[str]:
+    """Fill a record stage by stage: the fit, then each evaluator."""
     from reproduce.training import build
 
-    callbacks = [LossTrace(), Progress(send)]
-    cli = build(_local(cell, folder))
-    cli.trainer.callbacks[:0] = callbacks
+    cli = build(local_config(cell, folder))
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    trace = next(c for c in trainer.callbacks if isinstance(c, LossTrace))
+    trainer.callbacks.insert(trainer.callbacks.index(trace) + 1, Progress(send))
     record["params"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     record["data_sha256"] = data.fingerprint
 
     fit = fit_key(cell.paper)
     _drop_other_versions(folder, fit)
     paths = [Marks.path(folder, update) for update in cell.updates]
-    if fit not in record["metrics"] or any(_load(path) is None for path in paths):
+    if fit not in record["metrics"] or not all(is_whole(path) for path in paths):
         last = cell.updates[-1]
         if last:
             _train(trainer, model, data, folder, cell.updates, send)
         else:
             save_weights(model.state_dict(), paths[-1])
-        trace = callbacks[0].curve(last)
-        tail = trace["loss"][-max(1, len(trace["loss"]) // 10) :]
+        curve = trace.curve(last)
+        tail = curve["loss"][-max(1, len(curve["loss"]) // 10) :]
         record["metrics"] = {fit: {"train_loss": sum(tail) / len(tail)} if tail else {}}
-        record["curves"] = {fit: trace}
+        record["curves"] = {fit: curve}
+    record["status"] = "done"  # as far as it goes: who lacks an evaluator counts as missing
+    record.pop("error", None)
+    yield "fit"
 
     device = trainer.strategy.root_device
     model.to(device)  # Lightning takes it back to the CPU after training
@@ -101,6 +127,7 @@ def _fill(
         for part, values in (("metrics", metrics), ("curves", curves)):
             kept = {k: v for k, v in record[part].items() if k.split("@")[0] != evaluator.name}
             record[part] = {**kept, evaluator.key: values}
+        yield evaluator.name
 
 
 def _drop_other_versions(folder: Path, fit: str) -> None:
@@ -112,10 +139,11 @@ def _drop_other_versions(folder: Path, fit: str) -> None:
     stamp.write_text(fit)
 
 
-def _local(cell: Cell, folder: Path) -> dict[str, Any]:
+def local_config(cell: Cell, folder: Path) -> dict[str, Any]:
     """The config with its paths set to the cell's folder and its bars off."""
     config = override(dict(cell.config), {"trainer.default_root_dir": str(folder)})
     config["trainer"] |= {"logger": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    config["trainer"] |= environment()
     return config
 
 
@@ -128,15 +156,16 @@ def _train(
         why, saved = "", _load(checkpoint)
         if not isinstance(saved, dict) or "global_step" not in saved:
             why = "is unreadable"
-        elif any(
-            u <= saved["global_step"] and _load(Marks.path(folder, u)) is None for u in marks
-        ):
+        elif any(u <= saved["global_step"] and not is_whole(Marks.path(folder, u)) for u in marks):
             why = "lies beyond a mark whose weights are gone"
         if why:
             os.replace(checkpoint, checkpoint.with_suffix(".ckpt.corrupt"))
             send({"note": f"{folder.name}: last.ckpt {why}: set aside, training starts again"})
     resume = str(checkpoint) if checkpoint.exists() else None
+    tell(folder, "train")
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    if asked() is not None:
+        raise Stopped(f"after update {trainer.global_step}")
 
 
 def _load(path: Path) -> Any:
@@ -177,5 +206,5 @@ class Progress(Callback):
         now = time.monotonic()
         if now - self.sent > 0.5:
             self.sent = now
-            loss = float(loss_of(outputs))
-            self.send({"step": trainer.global_step, "of": trainer.max_steps, "loss": loss})
+            step, of = trainer.global_step, trainer.max_steps
+            self.send({"step": step, "of": of, "loss": loss_now(trainer)})

@@ -48,7 +48,7 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
     """
     planned = seeds(target, tier)
     rows, cells, stale, names = [], [], [], set()
-    asked = expand(target, tier, len(PAPERS[target.paper][1]))
+    asked = expand(target, tier, len(PAPERS[target.paper][1]), store.changes)
     for cell in asked:
         status, error, record = _state(target, cell, store)
         names.add(cell.name)

@@ -8,6 +8,7 @@ Three things differ from the stock class. Explicit arguments win over a checkpoi
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from argparse import ArgumentError
@@ -17,13 +18,15 @@ from typing import Any
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 from lightning_modules.callbacks import (
     Diverged,
-    FiniteLoss,
     LastCheckpoint,
+    LossTrace,
     Marks,
     PlainProgress,
+    StopBetweenSteps,
     load_whole,
     save_weights,
 )
+from lightning_modules.stopping import Stopped, asked, listen
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -44,7 +47,7 @@ class EntroflowCLI(LightningCLI):
             args=args,
             run=run,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [FiniteLoss()]},
+            trainer_defaults={"callbacks": [LossTrace(), StopBetweenSteps()]},
             parser_kwargs={"exit_on_error": False},
             save_config_kwargs={"overwrite": True},
             **kwargs,
@@ -103,11 +106,21 @@ def build(config: dict[str, Any]) -> EntroflowCLI:
 def run_command(args: list[str]) -> int:
     """Run `entroflow` with these arguments; errors that a user can mend are one line.
 
+    Ctrl-C and SIGTERM end a training after the step they came in, with its checkpoint saved.
     ``ENTROFLOW_TRACEBACK=1`` shows where an error came from.
     """
     wrong = (RequestError, ArgumentError, MisconfigurationException, ImportError)
+    listen(signal.SIGINT, signal.SIGTERM)
     try:
-        EntroflowCLI(args=args)
+        cli = EntroflowCLI(args=args)
+        if (number := asked()) is not None:
+            checkpoint = Path(cli.trainer.default_root_dir) / "last.ckpt"
+            where = f"stopped at update {cli.trainer.global_step}"
+            print(f"{where}: --ckpt_path {checkpoint} goes on from there", file=sys.stderr)
+            return 128 + number
+    except Stopped as stopped:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.Signals[str(stopped)]
     except (Diverged, *wrong, OSError, ValueError, RuntimeError) as error:
         if os.environ.get("ENTROFLOW_TRACEBACK"):
             raise
@@ -149,5 +162,6 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*logs directory.*exists.*",
         "LightningCLI's args.*",
+        "The `srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message)

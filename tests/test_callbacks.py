@@ -3,7 +3,7 @@
 import copy
 
 from datamodules.batches import StepBatches
-from lightning_modules.callbacks import EMA, FiniteLoss, LastCheckpoint, Marks
+from lightning_modules.callbacks import EMA, LastCheckpoint, LossTrace, Marks
 
 import lightning as L
 import pytest
@@ -182,7 +182,7 @@ def test_a_checkpoint_has_one_name_whatever_is_fitted_again(tmp_path):
 
 
 def test_a_checkpoint_holds_the_last_weights_in_plain_types(tmp_path):
-    model = fit(tmp_path, 8, LastCheckpoint(5), FiniteLoss())
+    model = fit(tmp_path, 8, LastCheckpoint(5), LossTrace())
     assert_equal(load(tmp_path / "last.ckpt")["state_dict"], model.state_dict())
 
 

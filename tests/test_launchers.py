@@ -20,6 +20,8 @@ from reproduce import launchers
 from reproduce.__main__ import main
 from reproduce.cells import expand
 
+MODULES = str(tiny.ROOT / "lightning_modules")
+
 # A worker whose runner pretends: it writes a record and does what the file `orders` says first.
 WORKER = """
 import json, os, sys, time, types
@@ -62,6 +64,9 @@ def run_cell(cell, evaluators, targets, store, send):
     return "done"
 
 sys.modules["reproduce.runner"] = types.SimpleNamespace(run_cell=run_cell)
+package = types.ModuleType("lightning_modules")  # without the seconds of its imports
+package.__path__ = [{modules!r}]
+sys.modules["lightning_modules"] = package
 sys.modules["torch"] = types.SimpleNamespace(set_num_threads=lambda n: None)
 if orders.get("start"):
     how = orders["start"].pop(0)
@@ -84,7 +89,7 @@ def pretend(tmp_path, monkeypatch):
         (tmp_path / "orders").write_text(json.dumps(orders))
         script = tmp_path / "worker.py"
         # the protocol goes to a copy of stdout: the first free number
-        script.write_text(WORKER.format(here=str(tmp_path), protocol=3))
+        script.write_text(WORKER.format(here=str(tmp_path), protocol=3, modules=MODULES))
         popen = lambda _, **kw: subprocess.Popen(  # noqa: E731
             [sys.executable, str(script)], **{**kw, "env": tiny.environment()}
         )
@@ -195,7 +200,7 @@ def test_a_worker_dies_with_its_parent_and_lets_go_of_its_cell(tmp_path, busy):
 
     (tmp_path / "orders").write_text(json.dumps({"0.1": ["120"]}))
     script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(here=str(tmp_path), protocol=3))
+    script.write_text(WORKER.format(here=str(tmp_path), protocol=3, modules=MODULES))
     target = tiny.target(lrs=(0.1,))
     (cell,) = expand(target, "smoke")
     with subprocess.Popen(

@@ -4,7 +4,7 @@ from itertools import islice
 
 from datamodules import GaussianMixture, MixtureData
 from lightning_modules import NeuralEntropy
-from lightning_modules.callbacks import Diverged, FiniteLoss, LastCheckpoint, LossTrace
+from lightning_modules.callbacks import Diverged, LastCheckpoint, LossTrace
 from lightning_modules.neural_entropy import MLP, PROCESSES
 from lightning_modules.randomness import step_generator
 
@@ -286,7 +286,7 @@ def test_a_diverged_run_stops_in_one_line_and_saves_nothing_of_it(tmp_path, ever
     model = NeuralEntropy(Sick(2, widths=(8,), frequencies=4), draws=2, lr=3e-3)
     data = MixtureData("D2", n_train=50, n_eval=20, batch_size=8)
     # the checkpoint is named first, and still comes after the guard
-    run = trainer(tmp_path, 40, LastCheckpoint(every), FiniteLoss())
+    run = trainer(tmp_path, 40, LastCheckpoint(every), LossTrace())
     with pytest.raises(Diverged, match=r"nan at update 13: .*lr \(now 0.003\)") as caught:
         run.fit(model, datamodule=data)
     assert "\n" not in str(caught.value)

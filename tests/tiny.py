@@ -94,7 +94,7 @@ def register(monkeypatch, *known: Target) -> None:
     monkeypatch.setattr(launchers, "run_local", in_process)
 
 
-def in_process(jobs, store, results, n_workers, progress) -> int:
+def in_process(jobs, store, n_workers, progress) -> int:
     """What ``run_local`` does, one cell after another, with a job's trip through JSON."""
     from reproduce.runner import run_cell
 
@@ -104,7 +104,7 @@ def in_process(jobs, store, results, n_workers, progress) -> int:
 
     failed = 0
     for job in jobs:
-        line = json.loads(job.line(results))
+        line = json.loads(job.line(store.results))
         evaluators = tuple(Evaluator(**e) for e in line["evaluators"])
         status = run_cell(Cell(**line["cell"]), evaluators, line["targets"], store, send)
         progress.start(0, job.cell.name)

@@ -1,0 +1,139 @@
+"""The commands that make records: run, verify, merge."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from reproduce import launchers
+from reproduce.commands import chosen, show
+from reproduce.errors import RequestError
+from reproduce.forecast import forecast
+from reproduce.launchers import Job, plan
+from reproduce.progress import Progress
+from reproduce.records import Store
+from reproduce.target import Target
+
+__all__: list[str] = []
+
+LAUNCHERS = ("local", "slurm")
+
+
+def run_command(args: argparse.Namespace) -> int:
+    if args.launcher not in LAUNCHERS:
+        known = " or ".join(LAUNCHERS)
+        raise RequestError(f"unknown launcher {args.launcher!r}: choose {known}")
+    if args.jobs is not None and args.jobs < 1:
+        raise RequestError(f"--jobs must be at least 1, not {args.jobs}")
+    wanted, store = _asked_for(args)
+    if not args.print:
+        store.require_writable()
+    jobs, total = plan(wanted, args.tier, args.seeds, store, adopt=not args.print)
+    n_workers = args.jobs or _cores()
+    if args.print:
+        for job in jobs:
+            print(f"{job.cell.name}  {' '.join(job.targets)}")
+        print(f"{len(jobs)} of {total} cells to run")
+        return 0
+    if not jobs:
+        print(f"all {total} cells are done at tier {args.tier}", flush=True)
+        show(wanted, store)
+        return 0
+    if args.launcher == "local":
+        _require_gpu(jobs)
+    print(forecast(jobs, args.tier, store, total, n_workers), flush=True)
+    weights = {job.cell.name: job.weight for job in jobs}
+    with _sigterm_like_ctrl_c() as came:
+        try:
+            with Progress(total, total - len(jobs), weights) as progress:
+                if args.launcher == "local":
+                    failed = launchers.run_local(jobs, store, n_workers, progress)
+                else:
+                    from reproduce.cluster import run_cluster
+
+                    failed = run_cluster(jobs, store, progress, args.jobs, args.slurm)
+        except KeyboardInterrupt:
+            left = len(plan(wanted, args.tier, args.seeds, store, adopt=False)[0])
+            print(
+                f"\nstopped: {left} of {total} cells are left at tier {args.tier}; "
+                "the same command goes on where it was",
+                file=sys.stderr,
+            )
+            return 128 + (came[0] if came else signal.SIGINT)
+    show(wanted, store)
+    return 1 if failed else 0
+
+
+def _asked_for(args: argparse.Namespace) -> tuple[list[Target], Store]:
+    """The targets and the store of a run, which may be a variant's."""
+    if args.set and not args.label:
+        raise RequestError(
+            "--set needs --label NAME: a variant stays apart from published records"
+        )
+    wanted, store = chosen(args)
+    if args.label:
+        from reproduce.variants import check_arms, parse, remember
+
+        changes = parse(args.set)
+        check_arms(wanted, args.tier, changes)
+        plan(wanted, args.tier, args.seeds, store, adopt=False, changes=changes)  # unknown keys
+        remember(store.results, args.label, changes)
+    return wanted, store
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[list[signal.Signals]]:
+    """SIGTERM raises KeyboardInterrupt inside; yields the list of those that came."""
+    came: list[signal.Signals] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+        if len(came) == 1:  # the second of a batch system must not cut short what the first began
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _require_gpu(jobs: list[Job]) -> None:
+    """Raise RequestError if a cell asks for a GPU and there is none."""
+    if any(job.cell.config["trainer"]["accelerator"] in ("gpu", "cuda") for job in jobs):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError("these cells need a GPU and there is none: choose --tier small")
+
+
+def _cores() -> int:
+    # the cores we may use, which in a container or a job are fewer than there are
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    from reproduce.verify import RTOL, verify
+
+    wanted, store = chosen(args)
+    same = True
+    for target in wanted:
+        result = verify(target, store.tier, store, args.cell, args.rtol or RTOL)
+        print("\n".join(result.lines), flush=True)
+        same &= result.same
+    return 0 if same else 1
+
+
+def merge_command(args: argparse.Namespace) -> int:
+    from reproduce.merge import merge
+    from reproduce.papers import check_tier
+
+    store = Store(args.results, check_tier(args.tier))
+    store.require_writable()
+    for line in merge(args.folder, args.tier, store):
+        print(line)
+    return 0
