@@ -9,18 +9,19 @@ TIER ?= smoke
 RESULTS ?= results
 PY := .venv/bin/python
 
-# SEEDS and JOBS pass through only where given: the target knows its own seeds, the machine its cores.
-OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+# SEEDS, JOBS and LAUNCHER pass through only where given: the target knows its own seeds, the machine its cores.
+OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) \
+  $(if $(LAUNCHER),--launcher $(LAUNCHER))
 
 TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
 PAPERS := $(subst _,-,$(patsubst reproduce/%/printed.csv,%,$(wildcard reproduce/*/printed.csv)))
 
-.PHONY: help smoke test lint list data status report board clean all $(TARGETS) $(PAPERS)
+.PHONY: help smoke test lint list data status report board estimate verify merge bench clean all $(TARGETS) $(PAPERS)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "make TARGET TIER=smoke|small|gpu|paper SEEDS=5 JOBS=2, with TARGET one of"
+	@echo "make TARGET TIER=smoke|small|gpu|paper SEEDS=5 JOBS=2 LAUNCHER=local|slurm, with TARGET one of"
 	@printf '  %s\n' $(TARGETS) $(PAPERS) all
 
 # Two stamps, so that `make smoke` and `make test` each install just what they need, once.
@@ -52,7 +53,7 @@ list: .venv/.base  ## the targets, their claims and seeds
 status: .venv/.base  ## what is done, missing, failed or stale (TIER=...)
 	@$(PY) -m reproduce status --tier $(TIER) --results $(RESULTS)
 
-data: .venv/.base  ## read and verify a data source (SOURCE=mnist)
+data: .venv/.base  ## fetch or copy a data source, and verify it (SOURCE=mnist)
 	@$(PY) -m reproduce data $(SOURCE)
 
 report: .venv/.base  ## rebuild tables, figures, verdicts and report from the records alone (TIER=...)
@@ -63,6 +64,18 @@ board: .venv/.base  ## write the verdict board of TIER into README.md
 
 $(TARGETS) $(PAPERS) all: .venv/.base
 	@$(PY) -m reproduce run $@ $(OPTIONS)
+
+estimate: .venv/.base  ## parameters, FLOPs and the price of a tier (TIER=paper FLOPS=4e14)
+	@$(PY) -m reproduce estimate --tier $(TIER) --results $(RESULTS) $(if $(FLOPS),--flops $(FLOPS))
+
+verify: .venv/.base  ## run one published cell of a target again and compare (TARGET=ne-epochs TIER=small)
+	@$(PY) -m reproduce verify $(TARGET) --tier $(TIER) --results $(RESULTS)
+
+merge: .venv/.base  ## take in records from another machine (FROM=folder TIER=small)
+	@$(PY) -m reproduce merge $(FROM) --tier $(TIER) --results $(RESULTS)
+
+bench: .venv/.base  ## speed against what a user has today, as ratios (results/bench/*.csv)
+	@$(PY) -m reproduce bench --results $(RESULTS)
 
 clean:  ## remove checkpoints and logs, and all of tier smoke; other records and tables stay
 	rm -rf $(RESULTS)/*/runs $(RESULTS)/smoke

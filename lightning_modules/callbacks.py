@@ -5,9 +5,9 @@ They act between steps and hold nothing that a resumed run would miss.
 
 import math
 import os
+import pickle
 import time
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ __all__ = [
     "Marks",
     "PlainProgress",
     "StopBetweenSteps",
-    "is_whole",
     "load_whole",
     "loss_now",
     "save_weights",
@@ -116,20 +115,12 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     os.replace(temporary, path)
 
 
-def is_whole(path: str | Path) -> bool:
-    """Whether ``torch.save`` wrote all of this file; torch would not see flipped bytes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError):
-        return False
-
-
 def load_whole(path: str | Path) -> Any:
     """What ``torch.save`` wrote into a file, on the CPU, plain values only.
 
     Raises:
-        ValueError: the file is damaged; torch alone would not see flipped bytes in a tensor.
+        ValueError: the file is damaged (torch alone would not see flipped bytes in a tensor), or
+            holds something that would run code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -138,6 +129,8 @@ def load_whole(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
+    except pickle.UnpicklingError:
+        bad = "it holds more than tensors and plain values"
     except Exception as error:  # any damage looks different: zip, pickle, key and runtime errors
         bad = error
     raise ValueError(f"{path} is damaged: {bad}")

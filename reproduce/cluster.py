@@ -183,7 +183,9 @@ def _submit(
             asks["array_parallelism"] = at_once
         known = type(executor)._valid_parameters()
         asks |= {k: v for k, v in given.items() if k in known}
-        asks["additional_parameters"] = {k: v for k, v in given.items() if k not in known}
+        asks["srun_args"] = [f"--cpus-per-task={asks['cpus_per_task']}"]  # srun inherits it not
+        own = {k: v for k, v in given.items() if k not in known}
+        asks["additional_parameters"] = {"requeue": True, **own}
         executor.update_parameters(**asks)
     else:
         executor.update_parameters(timeout_min=DEFAULTS["time"], stderr_to_stdout=True)

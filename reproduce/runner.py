@@ -13,7 +13,6 @@ import lightning_modules  # noqa: F401  (the torchvision guard, before lightning
 from lightning_modules.callbacks import (
     LossTrace,
     Marks,
-    is_whole,
     load_whole,
     loss_now,
     save_weights,
@@ -104,7 +103,7 @@ def _fill(
     fit = fit_key(cell.paper)
     _drop_other_versions(folder, fit)
     paths = [Marks.path(folder, update) for update in cell.updates]
-    if fit not in record["metrics"] or not all(is_whole(path) for path in paths):
+    if fit not in record["metrics"] or any(_load(path) is None for path in paths):
         last = cell.updates[-1]
         if last:
             _train(trainer, model, data, folder, cell.updates, send)
@@ -156,7 +155,9 @@ def _train(
         why, saved = "", _load(checkpoint)
         if not isinstance(saved, dict) or "global_step" not in saved:
             why = "is unreadable"
-        elif any(u <= saved["global_step"] and not is_whole(Marks.path(folder, u)) for u in marks):
+        elif any(
+            u <= saved["global_step"] and _load(Marks.path(folder, u)) is None for u in marks
+        ):
             why = "lies beyond a mark whose weights are gone"
         if why:
             os.replace(checkpoint, checkpoint.with_suffix(".ckpt.corrupt"))

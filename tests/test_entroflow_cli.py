@@ -1,6 +1,7 @@
 """`entroflow` as a user types it: what is typed wins, and what is wrong is one line."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -192,10 +193,20 @@ def test_a_diverged_run_ends_in_one_line_and_leaves_no_bad_checkpoint(tmp_path, 
 
 
 # --------------------------------------------------------------------------------- one-line errors
+class Attack:
+    """Unpickled freely, it ends the test run."""
+
+    def __reduce__(self):
+        return os._exit, (66,)
+
+
 def damaged(checkpoint: Path, kind: str) -> Path:
     raw, path = checkpoint.read_bytes(), checkpoint.with_name(f"{kind}.bad")
     if kind == "weights":  # readable, but no checkpoint
         torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], path)
+        return path
+    if kind == "attack":
+        torch.save(torch.load(checkpoint, weights_only=True) | {"hook": Attack()}, path)
         return path
     kinds = {"half": raw[: len(raw) // 2], "text": b"hello", "empty": b""}
     kinds["flipped"] = raw[:20000] + bytes(b ^ 255 for b in raw[20000:22000]) + raw[22000:]
@@ -203,7 +214,7 @@ def damaged(checkpoint: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["half", "text", "empty", "flipped", "weights"])
+@pytest.mark.parametrize("kind", ["half", "text", "empty", "flipped", "weights", "attack"])
 @pytest.mark.parametrize("command", ["validate", "fit"])
 def test_a_corrupt_checkpoint_is_told_in_one_line(checkpoint, tmp_path, capsys, kind, command):
     bad = damaged(checkpoint, kind)
