@@ -16,10 +16,10 @@ OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(
 TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
 PAPERS := $(subst _,-,$(patsubst reproduce/%/printed.csv,%,$(wildcard reproduce/*/printed.csv)))
 
-.PHONY: help smoke test lint list data status report board estimate verify merge bench clean all $(TARGETS) $(PAPERS)
+.PHONY: help smoke test test-slurm lint list data status report board estimate verify merge bench clean all $(TARGETS) $(PAPERS)
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "make TARGET TIER=smoke|small|gpu|paper SEEDS=5 JOBS=2 LAUNCHER=local|slurm, with TARGET one of"
 	@printf '  %s\n' $(TARGETS) $(PAPERS) all
@@ -42,7 +42,10 @@ smoke: .venv/.base  ## every target at the smoke tier: tables, verdicts, a repor
 	@$(PY) -m reproduce run all --tier smoke --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS))
 
 test: .venv/.test  ## the test suite (no network, random order, two processes)
-	@$(PY) -m pytest -n 2 $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 -m "not slurm" $(PYTEST_ARGS)
+
+test-slurm: .venv/.test  ## the tests on a Slurm of two nodes that they start here (needs root)
+	@$(PY) -m pytest -m slurm $(PYTEST_ARGS)
 
 lint: .venv/.test  ## ruff: style, imports, likely mistakes
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

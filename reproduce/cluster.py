@@ -6,6 +6,8 @@ finishes its step and saves before it lets itself be requeued. We wait, look for
 without a record, and submit those again. The records are the result; nothing else comes back.
 """
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -190,7 +192,8 @@ def _submit(
     else:
         executor.update_parameters(timeout_min=DEFAULTS["time"], stderr_to_stdout=True)
     try:
-        with executor.batch():
+        # what sbatch says is told in our own line
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             handles = [executor.submit(Task(job.line(results))) for job in jobs]
     except subprocess.CalledProcessError as error:
         raise RequestError(f"sbatch refused the job: {_last_line(error.stderr)}") from None

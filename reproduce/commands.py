@@ -41,7 +41,7 @@ def list_command(args: argparse.Namespace) -> int:
 def chosen(args: argparse.Namespace) -> tuple[list[Target], Store]:
     """The targets asked for, and the store of their tier: a variant's, if there is a label."""
     results = args.results
-    if getattr(args, "label", None):
+    if getattr(args, "label", None) is not None:
         from reproduce.variants import folder_of
 
         results = folder_of(results, args.label)

@@ -197,7 +197,8 @@ def complete(cell: Cell, record: dict[str, Any] | None, evaluators: tuple[Evalua
 def write_atomically(path: Path, text: str) -> None:
     """Write under a temporary name and rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # process numbers alone are not unique where several machines share a folder
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)

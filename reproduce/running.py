@@ -69,12 +69,12 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _asked_for(args: argparse.Namespace) -> tuple[list[Target], Store]:
     """The targets and the store of a run, which may be a variant's."""
-    if args.set and not args.label:
+    if args.set and args.label is None:
         raise RequestError(
             "--set needs --label NAME: a variant stays apart from published records"
         )
     wanted, store = chosen(args)
-    if args.label:
+    if args.label is not None:
         from reproduce.variants import check_arms, parse, remember
 
         changes = parse(args.set)
