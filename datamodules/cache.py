@@ -5,11 +5,13 @@ An entry is a folder ``<source>-<split>-<12 hex of its key>`` under ``$ENTROFLOW
 
     images.npy   uint8, N x C x H x W
     labels.npy   int64, N
-    meta.json    source, split, counts, classes and the SHA-256 fingerprint of the content
+    meta.json    source, split, counts, classes, the SHA-256 fingerprint of the content, and what
+                 the reader verified
 
 The key covers the source's input files, so that changed files make a new entry. Processes that
 want the same entry at once build it once; the others wait on a ``flock``, which dies with its
-process. Entries appear by rename and are therefore whole or absent.
+process. An entry is built in ``<entry>.partial``, where readers of large sets write their images
+as they decode them, and appears by rename: it is whole or absent.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ __all__ = [
     "fetch",
     "fingerprint",
     "identify",
+    "locked",
     "one_line",
+    "visible_files",
+    "writing",
 ]
 
 import fcntl
@@ -39,8 +44,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-FORMAT = 1  # raise it when what an entry holds, or how a source is decoded, changes
-WHOLE = 64 << 20  # files up to this many bytes are identified by all of their content
+FORMAT = 2  # raise it when what an entry holds, or how a source is decoded, changes
+WHOLE = 64 << 20  # files and folders up to this many bytes are identified by all of their content
 SAMPLE = 1 << 20  # of larger ones, this much of either end is read
 
 
@@ -49,11 +54,15 @@ class DataError(RuntimeError):
 
 
 class Arrays(NamedTuple):
-    """What a reader decodes: uint8 images (N, C, H, W), integer labels (N,), class names."""
+    """What a reader decodes: uint8 images (N, C, H, W), integer labels (N,), class names.
+
+    ``verified`` says in words what the reader compared with published values.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    verified: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -89,8 +98,9 @@ def identify(inputs: Sequence[Path | str]) -> str:
     """SHA-256 (hex) of a source's inputs: what must be equal for an entry to be used again.
 
     A string stands for itself, a file for its name and content, a folder for all visible files
-    below it. Where they lie does not matter. Files above 64 MiB count by size, time of change and
-    their first and last MiB, as reading them whole at each opening would cost seconds.
+    below it. Where they lie does not matter. As reading all at each opening would cost seconds,
+    files above 64 MiB count by size, time of change and their first and last MiB, and the files
+    of a folder that holds more than 64 MiB by size and time of change.
 
     Raises:
         DataError: if a file cannot be read.
@@ -101,21 +111,31 @@ def identify(inputs: Sequence[Path | str]) -> str:
             digest.update(json.dumps(["text", item]).encode())
             continue
         try:
-            for name, path in _files(item):
-                digest.update(json.dumps(["file", name, _content(path)]).encode())
+            if not item.is_dir():
+                digest.update(json.dumps(["file", item.name, _content(item)]).encode())
+                continue
+            below = [(name, path, path.stat()) for name, path in visible_files(item)]
+            large = sum(status.st_size for *_, status in below) > WHOLE
+            for name, path, status in below:
+                seen = f"{status.st_size} {status.st_mtime_ns}" if large else _content(path)
+                digest.update(json.dumps(["file", name, seen]).encode())
         except OSError as error:
             raise DataError(f"{item} cannot be read: {one_line(error)}") from error
     return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    if not path.is_dir():
-        yield path.name, path
-        return
-    for file in sorted(path.rglob("*")):
-        relative = file.relative_to(path)
-        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-            yield relative.as_posix(), file
+def visible_files(folder: Path) -> list[tuple[str, Path]]:
+    """(name relative to ``folder``, path) of each file below it, sorted; none that is hidden."""
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(place, name) for name in files if not name.startswith(".")]
+        found += [(path.relative_to(folder).as_posix(), path) for path in paths]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk passes over folders that it may not read
 
 
 def _content(path: Path) -> str:
@@ -141,7 +161,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def fetch(
-    source: str, split: str, inputs: Sequence[Path | str], build: Callable[[], Arrays]
+    source: str, split: str, inputs: Sequence[Path | str], build: Callable[[Path], Arrays]
 ) -> Entry:
     """Open the cache entry of ``source`` and ``split``, building it first if there is none.
 
@@ -150,7 +170,9 @@ def fetch(
 
     Args:
         inputs: what the entry is made from, see ``identify``.
-        build: decodes the inputs; called at most once, by one process at a time.
+        build: decodes the inputs; called at most once, by one process at a time, with the folder
+            that becomes the entry: large images are written there as ``images.npy`` and returned
+            mapped.
 
     Raises:
         DataError: if ``build`` raises it or yields unusable arrays, or if the cache cannot be
@@ -167,16 +189,26 @@ def fetch(
         entry = None  # looked at again, under the lock
     if entry is not None:
         return entry
-    with _locked(folder):
+    with locked(folder):
         try:
             entry = _open(folder, key)
         except _CORRUPT as error:
-            with _writing(root):
+            with writing(root):
                 _set_aside(folder, one_line(error))
         if entry is None:
-            arrays = _usable(source, split, build())
-            with _writing(root):
-                _write(folder, key, source, split, arrays)
+            # its owner holds the lock: one name will do
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                with writing(root):
+                    partial.mkdir()
+                arrays = _usable(source, split, build(partial))
+                with writing(root):
+                    _write(partial, key, source, split, arrays)
+                    partial.rename(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             entry = _open(folder, key)
     if entry is None:
         raise DataError(f"the cache entry {folder} vanished while it was opened; run again")
@@ -221,7 +253,7 @@ def _set_aside(folder: Path, reason: str) -> None:
 
 
 def _usable(source: str, split: str, arrays: Arrays) -> Arrays:
-    images, labels, classes = arrays
+    images, labels, classes, verified = arrays
     where = f"{source} {split}"
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise DataError(
@@ -234,22 +266,24 @@ def _usable(source: str, split: str, arrays: Arrays) -> Arrays:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classes):
         raise DataError(f"{where}: labels {low}..{high} do not fit {len(classes)} classes")
-    return Arrays(images, labels.astype(np.int64), tuple(classes))
+    return Arrays(images, labels.astype(np.int64), tuple(classes), tuple(verified))
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with _writing(folder.parent):
+def locked(folder: Path) -> Iterator[None]:
+    """Alone on this machine: one process at a time holds the lock beside ``folder``."""
+    with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock").open("ab")
     with lock:
-        with _writing(folder.parent):
+        with writing(folder.parent):
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def writing(root: Path) -> Iterator[None]:
+    """What is written to the cache ``root``: a failure becomes a DataError that names the mend."""
     try:
         yield
     except OSError as error:
@@ -259,7 +293,7 @@ def _writing(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(folder: Path, key: str, source: str, split: str, arrays: Arrays) -> None:
+def _write(partial: Path, key: str, source: str, split: str, arrays: Arrays) -> None:
     meta = {
         "format": FORMAT,
         "key": key,
@@ -270,23 +304,15 @@ def _write(folder: Path, key: str, source: str, split: str, arrays: Arrays) -> N
         "classes": list(arrays.classes),
         "class_counts": np.bincount(arrays.labels, minlength=len(arrays.classes)).tolist(),
         "fingerprint": fingerprint(arrays.images, arrays.labels),
+        "verified": list(arrays.verified),
     }
-    partial = folder.with_name(
-        f"{folder.name}.partial"
-    )  # its owner holds the lock: one name will do
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    if not (partial / "images.npy").exists():
         with _synced(partial / "images.npy") as file:
             np.save(file, arrays.images, allow_pickle=False)
-        with _synced(partial / "labels.npy") as file:
-            np.save(file, arrays.labels, allow_pickle=False)
-        with _synced(partial / "meta.json") as file:
-            file.write((json.dumps(meta, indent=1) + "\n").encode())
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with _synced(partial / "labels.npy") as file:
+        np.save(file, arrays.labels, allow_pickle=False)
+    with _synced(partial / "meta.json") as file:
+        file.write((json.dumps(meta, indent=1) + "\n").encode())
 
 
 @contextmanager
