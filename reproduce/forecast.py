@@ -16,7 +16,7 @@ from reproduce.launchers import Job
 from reproduce.progress import duration
 from reproduce.records import CorruptRecord, Store, nine_digits, read_record
 
-__all__ = ["Cost", "Costs", "forecast", "makespan"]
+__all__ = ["Cost", "Costs", "durations", "forecast", "makespan"]
 
 # the published records, which price a run into a fresh folder too
 PUBLISHED = Path(__file__).resolve().parents[1] / "results"
@@ -134,6 +134,15 @@ def forecast(jobs: list[Job], tier: str, store: Store, total: int, n_workers: in
     if unknown := len(jobs) - len(known):
         line += f"; {unknown} more without a recorded cost yet"
     return line
+
+
+def durations(jobs: list[Job], tier: str, store: Store) -> dict[str, float]:
+    """Seconds by cell, for a progress bar; a rough share of the whole where some are unknown."""
+    costs = Costs(tier, store, {job.cell.paper for job in jobs})
+    each = {job.cell.name: costs.of(job.cell, job.targets) for job in jobs}
+    if None in each.values():
+        return {job.cell.name: job.weight for job in jobs}
+    return {name: cost.seconds for name, cost in each.items() if cost is not None}
 
 
 def _to_store(cell: Cell, params: float, store: Store) -> float:

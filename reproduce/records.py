@@ -82,8 +82,10 @@ class Store:
 
     def set_aside(self, cell: Cell) -> Path:
         """Rename a corrupt record, so that nothing is lost and the cell counts as missing."""
-        aside = self.path(cell).with_suffix(".json.corrupt")
-        os.replace(self.path(cell), aside)
+        path, n = self.path(cell), 1
+        while (aside := path.with_suffix(f".json.{n}.corrupt")).exists():
+            n += 1
+        os.replace(path, aside)
         return aside
 
     def adopt(self, cell: Cell, targets: list[str]) -> None:

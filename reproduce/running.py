@@ -11,7 +11,7 @@ from types import FrameType
 from reproduce import launchers
 from reproduce.commands import chosen, show
 from reproduce.errors import RequestError
-from reproduce.forecast import forecast
+from reproduce.forecast import durations, forecast
 from reproduce.launchers import Job, plan
 from reproduce.progress import Progress
 from reproduce.records import Store
@@ -32,7 +32,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not args.print:
         store.require_writable()
     jobs, total = plan(wanted, args.tier, args.seeds, store, adopt=not args.print)
-    n_workers = args.jobs or _cores()
+    n_workers = args.jobs or (_cores() if args.launcher == "local" else max(1, len(jobs)))
     if args.print:
         for job in jobs:
             print(f"{job.cell.name}  {' '.join(job.targets)}")
@@ -45,7 +45,7 @@ def run_command(args: argparse.Namespace) -> int:
     if args.launcher == "local":
         _require_gpu(jobs)
     print(forecast(jobs, args.tier, store, total, n_workers), flush=True)
-    weights = {job.cell.name: job.weight for job in jobs}
+    weights = durations(jobs, args.tier, store)
     with _sigterm_like_ctrl_c() as came:
         try:
             with Progress(total, total - len(jobs), weights) as progress:

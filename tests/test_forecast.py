@@ -261,3 +261,12 @@ def test_nothing_heavy_is_imported():
         [sys.executable, "-c", code], cwd=tiny.ROOT, capture_output=True, text=True, check=True
     )
     assert not {"torch", "lightning", "pandas", "numpy", "rich"} & set(out.stdout.split())
+
+
+def test_a_bar_shows_seconds_where_all_are_known_and_shares_where_not(store):
+    known, like_it = cells(seeds=2)
+    (unknown,) = cells(**UNTRAINED)
+    done(store, known, 20.0)
+    jobs = [Job(c, (), ("tiny",)) for c in (like_it, unknown)]
+    assert module.durations(jobs[:1], "smoke", store) == {like_it.name: 20.0}
+    assert module.durations(jobs, "smoke", store) == {like_it.name: 4.0, unknown.name: 1.0}

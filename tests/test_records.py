@@ -193,7 +193,7 @@ def test_a_damaged_record_is_reported_set_aside_and_made_again(run, tmp_path, ca
     said = capsys.readouterr().out
     assert path.name in said
     assert "set aside" in said
-    assert path.with_suffix(".json.corrupt").read_bytes() == bad
+    assert path.with_suffix(".json.1.corrupt").read_bytes() == bad
     assert tiny.numbers(tiny.records(tmp_path)[path.stem]) == tiny.numbers(whole[path.stem])
     assert tiny.tables(tmp_path) == tables
     assert other.stat().st_mtime_ns == untouched
