@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from reproduce import launchers
 from reproduce.commands import chosen, show
@@ -117,12 +118,23 @@ def _cores() -> int:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    from reproduce.verify import RTOL, verify
+    from reproduce.verify import verify
 
     wanted, store = chosen(args)
     same = True
     for target in wanted:
-        result = verify(target, store.tier, store, args.cell, args.rtol or RTOL)
+        title = f"a cell of {target.id}"
+        with Progress(1, 0, {title: 1.0}) as progress:
+
+            def tell(message: dict[str, Any], progress: Progress = progress) -> None:
+                if "note" in message:
+                    progress.note(message["note"])
+                else:
+                    progress.update(0, message)
+
+            progress.start(0, title)
+            result = verify(target, store.tier, store, args.cell, args.rtol, tell)
+            progress.finish(0, "done")
         print("\n".join(result.lines), flush=True)
         same &= result.same
     return 0 if same else 1
@@ -133,7 +145,6 @@ def merge_command(args: argparse.Namespace) -> int:
     from reproduce.papers import check_tier
 
     store = Store(args.results, check_tier(args.tier))
-    store.require_writable()
     for line in merge(args.folder, args.tier, store):
         print(line)
     return 0
