@@ -79,7 +79,7 @@ class Progress:
             self.weights.get(m["cell"], 0.0) * _share(m) for m in self.now.values()
         )
         whole = sum(self.weights.values())
-        if worked < 0.03 * whole:
+        if worked <= 0 or worked < 0.03 * whole:
             return None
         return (time.monotonic() - self.begun) * (whole - worked) / worked
 

@@ -123,7 +123,7 @@ def test_a_damaged_record_of_ours_is_set_aside(raw, there, store, cells):
     assert "set aside" in said[0]
     assert path.name in said[0]
     assert said[-1].startswith("1 taken, 0 kept")
-    assert path.with_suffix(".json.corrupt").read_bytes() == raw
+    assert path.with_suffix(".json.1.corrupt").read_bytes() == raw
     assert held(store, cell) == honest(cell)
 
 
@@ -205,7 +205,7 @@ def test_what_is_not_complete_there_is_skipped_with_a_line(state, there, store, 
 
 def test_remains_of_other_programs_are_not_read(there, store, cells):
     path = save(there, honest(cells[0]))
-    for name in (f"._{path.name}", f".{path.name}.123", f"{path.stem}.json.corrupt", "x.npz"):
+    for name in (f"._{path.name}", f".{path.name}.123", f"{path.stem}.json.1.corrupt", "x.npz"):
         path.with_name(name).write_bytes(b"\0")
     assert merge(there, "smoke", store) == ["1 taken, 0 kept, 0 skipped at tier smoke"]
 

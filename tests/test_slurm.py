@@ -41,7 +41,7 @@ def test_an_array_on_two_nodes_of_which_one_dies(
     monkeypatch,
     capsys,
 ):
-    slow_cells(monkeypatch, lrs=LRS, updates=1500)
+    slow_cells(monkeypatch, lrs=LRS)
     killed = []
 
     def kill_a_node_at_work():
@@ -77,7 +77,7 @@ def test_a_requeued_task_resumes_and_a_new_run_takes_up_the_tasks_of_the_last(
     monkeypatch,
     capsys,
 ):
-    slow_cells(monkeypatch, lrs=LRS[:2], updates=1500)
+    slow_cells(monkeypatch, lrs=LRS[:2])
 
     def interrupt():
         import _thread
@@ -103,7 +103,7 @@ def test_a_requeued_task_resumes_and_a_new_run_takes_up_the_tasks_of_the_last(
 
 
 def test_what_slurm_refuses_is_one_line(run, slurm_cluster, monkeypatch, capsys):  # noqa: F811
-    slow_cells(monkeypatch, lrs=LRS[:2], updates=1500)
+    slow_cells(monkeypatch, lrs=LRS[:2])
     assert run("--launcher", "slurm", "--slurm", "partition=nowhere") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
