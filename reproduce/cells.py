@@ -24,6 +24,11 @@ __all__ = ["Cell", "expand", "override", "resolve", "without_paths"]
 # keys that say where, or what to print; not what is computed
 _PATHS = {"default_root_dir", "save_dir", "root", "logger", "enable_progress_bar", "dirpath"}
 
+# what a variant may add to a YAML that does not have it: how it trains, not what
+_MACHINERY = frozenset(
+    f"trainer.{k}" for k in ("num_nodes", "strategy", "precision", "gradient_clip_val")
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -79,11 +84,14 @@ def _load(package: str, config: str, tier: str) -> dict[str, Any]:
         ) from None
 
 
-def override(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def override(
+    config: dict[str, Any], changes: Mapping[str, Any], may_add: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """A copy of ``config`` with dotted keys set.
 
     Raises:
-        RequestError: a key that the config does not have; grids change keys, never add them.
+        RequestError: a key that the config does not have, nor ``may_add`` name; grids change keys,
+            they never add any.
     """
     config = copy.deepcopy(config)
     for dotted, value in changes.items():
@@ -91,7 +99,7 @@ def override(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         node = config
         for key in path:
             node = node.get(key) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
+        if not isinstance(node, dict) or (last not in node and dotted not in may_add):
             raise RequestError(f"unknown config key {dotted!r}: it is not in the YAML it changes")
         node[last] = value
     return config
@@ -101,9 +109,8 @@ def resolve(
     target: Target, tier: str, arm: Arm, seed: int, changes: Mapping[str, Any] | None = None
 ) -> Cell:
     """The cell of one arm and seed; ``changes`` are a user's own, on top of the arm's."""
-    config = override(
-        _load(target.package, target.config, tier), {**arm.overrides, **(changes or {})}
-    )
+    config = override(_load(target.package, target.config, tier), arm.overrides)
+    config = override(config, changes or {}, _MACHINERY)
     config["seed_everything"] = seed
     return Cell(target.paper, tier, seed, dict(arm.axes), config)
 

@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_engine_faults import assert_same, finish, half, started, trained, until  # noqa: F401
+from test_engine_faults import (  # noqa: F401
+    assert_same,
+    finish,
+    group,
+    half,
+    started,
+    trained,
+    until,
+)
 
 from reproduce.__main__ import main
 from reproduce.cells import expand
@@ -144,10 +152,20 @@ def test_a_missing_weights_file_is_trained_again_for_a_new_evaluator(
 
 
 # ---------------------------------------------------------------------------------------- SIGTERM
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return tiny.finished_run(tmp_path_factory)
+
+
 @pytest.mark.slow
-def test_sigterm_finishes_the_step_saves_and_says_what_is_left(started, tmp_path):  # noqa: F811
+def test_sigterm_saves_and_says_what_is_left_and_then_the_parent_is_killed(
+    started,  # noqa: F811
+    tmp_path,
+    undisturbed,
+):
     results = tmp_path / "results"
-    run = started("run", "ne-epochs", "--tier", "smoke", "--jobs", "1")
+    command = ("run", "ne-epochs", "--tier", "smoke", "--jobs", "1")
+    run = started(*command)
     until(lambda: list(results.rglob("weights-50.pt")), run)
     run.terminate()  # the parent alone, as a batch system or `kill` does
     said = finish(run, 143)
@@ -158,6 +176,18 @@ def test_sigterm_finishes_the_step_saves_and_says_what_is_left(started, tmp_path
     assert 50 <= step < 300
     assert step % 100, "it was saved at once, not with the next regular checkpoint"
     assert not list(results.rglob("*.json"))
+
+    run = started(*command)
+    until(lambda: list(results.rglob("weights-300.pt")), run)
+    alive = group(run)
+    assert len(alive) >= 2
+    run.kill()  # the parent alone again, without a word to its worker
+    run.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in alive), seconds=20)
+    for name in whole_records(results):
+        assert whole_records(results)[name] == whole_records(undisturbed)[name]
+    finish(started(*command))
+    assert_same(results, undisturbed)
 
 
 @pytest.mark.slow

@@ -108,3 +108,21 @@ def test_what_slurm_refuses_is_one_line(run, slurm_cluster, monkeypatch, capsys)
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "partition" in error
+
+
+def test_a_cell_on_two_machines_is_the_cell_on_one(run, tmp_path, monkeypatch, capsys):
+    """Both processes are Slurm's; the first tells the other what to do."""
+    slow_cells(monkeypatch, lrs=LRS[:1], updates=40)
+    assert run(folder="local") == 0
+    two = ("--label", "two", "--set", "trainer.num_nodes=2", "--set", "trainer.strategy=ddp")
+    assert run("--launcher", "slurm", *two) == 0, capsys.readouterr()
+    (ours,) = tiny.records(tmp_path / "r" / "variants" / "two").values()
+    (theirs,) = tiny.records(tmp_path / "local").values()
+    assert ours["config"]["trainer"]["num_nodes"] == 2
+    assert ours["status"] == "done"
+    for key in ("norm", "sum"):
+        assert ours["metrics"]["norm@1"][key] == pytest.approx(theirs["metrics"]["norm@1"][key])
+    where = {n for w in hosts(tmp_path / "r").values() for n in w}
+    assert where == {"n1", "n2"}
+    assert run("--launcher", "slurm", *two) == 0
+    assert "all 1 cells are done" in capsys.readouterr().out

@@ -50,6 +50,7 @@ def test_a_variant_has_its_own_cells_and_leaves_the_published_alone(run, tmp_pat
         (("--set", "model.init_args.draws=2"), "--label"),
         (RUN[2:], "say what it changes"),
         ((*RUN[2:], "--set", "model.init_args.drawz=2"), "unknown config key"),
+        ((*RUN[2:], "--set", "trainer.max_stepz=2"), "unknown config key"),
         ((*RUN[2:], "--set", "model.init_args.draws"), "key=value"),
         ((*RUN[2:], "--set", "model.init_args.draws=[2"), "no YAML"),
         ((*RUN[2:], "--set", "model.init_args.lr=0.1"), "arms of tiny"),
