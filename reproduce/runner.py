@@ -139,10 +139,11 @@ def _drop_other_versions(folder: Path, fit: str) -> None:
 
 
 def local_config(cell: Cell, folder: Path) -> dict[str, Any]:
-    """The config with its paths set to the cell's folder and its bars off."""
+    """The config with its paths set to the cell's folder, and nothing logged or drawn."""
     config = override(dict(cell.config), {"trainer.default_root_dir": str(folder)})
     config["trainer"] |= {"logger": False, "enable_progress_bar": False, "limit_val_batches": 0}
     config["trainer"] |= environment()
+    config["trainer"]["log_every_n_steps"] = config["trainer"]["max_steps"] + 1  # to nobody
     return config
 
 

@@ -26,6 +26,7 @@ from lightning_modules.callbacks import (
     load_whole,
     save_weights,
 )
+from lightning_modules.loop import StepLoop
 from lightning_modules.stopping import Stopped, asked, listen
 
 import torch
@@ -65,7 +66,10 @@ class EntroflowCLI(LightningCLI):
             # bars are for terminals; a log gets a line now and then
             kwargs["enable_progress_bar"] = False
             kwargs["callbacks"] = [*(trainer.get("callbacks") or []), PlainProgress()]
-        return super().instantiate_trainer(**kwargs)
+        made = super().instantiate_trainer(**kwargs)
+        fit = made.fit_loop
+        fit.epoch_loop = StepLoop(made, min_steps=fit.min_steps, max_steps=fit.max_steps)
+        return made
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and keep the numbers: ``predictions.pt`` in the trainer's root folder."""
