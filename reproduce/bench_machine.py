@@ -6,6 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from reproduce.provenance import cores
+
 __all__ = ["machine"]
 
 # instructions that decide how fast low precision is
@@ -32,12 +34,6 @@ def machine() -> dict[str, Any]:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or cores(),
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def cores() -> int:
-    """The cores this process may use, which in a container or a job are fewer than there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:

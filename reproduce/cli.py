@@ -1,5 +1,6 @@
 """`entroflow fit|validate|test|predict`: LightningCLI behind a front that answers at once."""
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -37,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP, end="")
         return 0
     if args[0] == "--version":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"entroflow {version('entroflow')}")
+        try:
+            print(f"entroflow {version('entroflow')}")
+        except PackageNotFoundError:
+            print("entroflow, not installed: pip install -e .")
         return 0
     if args[0] not in COMMANDS:
         print(
@@ -47,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from reproduce.training import run_command  # seconds of imports
+    gc.disable()  # seconds of imports make millions of objects, and no garbage
+    from reproduce.training import run_command
 
+    gc.enable()
+    gc.freeze()
     return run_command(args)
 
 

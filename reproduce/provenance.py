@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import os
 import resource
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance"]
+__all__ = ["cores", "provenance"]
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "datasets", "torchmetrics")
 
@@ -58,3 +59,9 @@ def provenance(device: str) -> dict[str, Any]:
         "peak_mem_mb": round(peak, 1),
         "utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def cores() -> int:
+    """The cores this process may use, which in a container or a job are fewer than there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """The commands that make records: run, verify, merge."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from reproduce.errors import RequestError
 from reproduce.forecast import durations, forecast
 from reproduce.launchers import Job, plan
 from reproduce.progress import Progress
+from reproduce.provenance import cores
 from reproduce.records import Store
 from reproduce.target import Target
 
@@ -33,7 +33,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not args.print:
         store.require_writable()
     jobs, total = plan(wanted, args.tier, args.seeds, store, adopt=not args.print)
-    n_workers = args.jobs or (_cores() if args.launcher == "local" else max(1, len(jobs)))
+    n_workers = args.jobs or (cores() if args.launcher == "local" else max(1, len(jobs)))
     if args.print:
         for job in jobs:
             print(f"{job.cell.name}  {' '.join(job.targets)}")
@@ -109,12 +109,6 @@ def _require_gpu(jobs: list[Job]) -> None:
 
         if not torch.cuda.is_available():
             raise RequestError("these cells need a GPU and there is none: choose --tier small")
-
-
-def _cores() -> int:
-    # the cores we may use, which in a container or a job are fewer than there are
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def verify_command(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ thread beat one worker with two. It dies with its parent, and its locks with it.
 finishes the training step, saves, and leaves.
 """
 
+import gc
 import json
 import os
 import signal
@@ -32,12 +33,15 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
 
+    gc.disable()  # seconds of imports make millions of objects, and no garbage
     from lightning_modules.stopping import Stopped, asked, listen
 
     import torch
 
-    import reproduce.runner  # noqa: F401  (seconds of imports, while the parent prints its plan)
+    import reproduce.runner  # noqa: F401  (while the parent prints its plan)
 
+    gc.enable()
+    gc.freeze()
     torch.set_num_threads(int(os.environ.get("ENTROFLOW_THREADS", "1")))
     listen(signal.SIGTERM)
     try:
