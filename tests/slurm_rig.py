@@ -241,9 +241,11 @@ class Cluster:
                 time.sleep(0.01)
 
     def _wait(self, names: tuple[str, ...], states: tuple[str, ...], timeout: float) -> None:
-        end, seen = time.monotonic() + timeout, {}
+        end, seen, gone = time.monotonic() + timeout, {}, dict.fromkeys((CONTROLLER, *names), 0)
         while not all(seen.get(name) in states for name in names):
-            dead = [name for name in (CONTROLLER, *names) if not self._holders(name)]
+            for name in gone:  # in an exec a process has no arguments for a moment
+                gone[name] = 0 if self._holders(name) else gone[name] + 1
+            dead = [name for name, times in gone.items() if times > 5]
             if dead or time.monotonic() > end:
                 why = f"{dead[0]} has ended" if dead else f"not {states[0]} in time: {seen}"
                 raise RigError(f"{why}\n{self.logs()}")
