@@ -81,7 +81,10 @@ def _asked_for(args: argparse.Namespace) -> tuple[list[Target], Store]:
         changes = parse(args.set)
         check_arms(wanted, args.tier, changes)
         plan(wanted, args.tier, args.seeds, store, adopt=False, changes=changes)  # unknown keys
-        remember(store.results, args.label, changes)
+        if args.print:
+            store.changes = changes or store.changes
+        else:
+            remember(store.results, args.label, changes)
     return wanted, store
 
 

@@ -66,6 +66,14 @@ def test_a_wrong_variant_is_one_line_and_leaves_nothing(run, tmp_path, capsys, o
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+def test_printing_what_would_run_remembers_nothing(run, tmp_path, capsys):
+    assert run(*RUN, "--set", "model.init_args.draws=2", "--print") == 0
+    said = capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert run(*RUN, "--set", "model.init_args.draws=2") == 0
+    assert all(name in said for name in tiny.records(variant(tmp_path)))
+
+
 def test_a_label_never_means_two_things(run, tmp_path, capsys):
     assert run(*RUN, "--set", "model.init_args.draws=2") == 0
     capsys.readouterr()
