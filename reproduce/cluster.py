@@ -23,7 +23,8 @@ from reproduce.errors import RequestError
 from reproduce.launchers import Job, record_death
 from reproduce.onecell import serve
 from reproduce.progress import Progress
-from reproduce.ranks import size
+from reproduce.provenance import threads_of_a_worker
+from reproduce.ranks import size, wants_gpu
 from reproduce.records import CorruptRecord, Store, complete, write_atomically
 
 __all__ = ["Task", "run_cluster"]
@@ -44,7 +45,7 @@ class Task:
 
         import torch
 
-        torch.set_num_threads(int(os.environ.get("ENTROFLOW_THREADS", "1")))
+        torch.set_num_threads(threads_of_a_worker())
         requeue = signal.getsignal(signal.SIGUSR2)
         listen(signal.SIGTERM, signal.SIGUSR2)
         status = serve(json.loads(self.line), lambda message: print(message, flush=True))
@@ -174,12 +175,12 @@ def _submit(
     results = executor.folder.parents[2]
     if type(executor).__name__ == "SlurmExecutor":
         asks: dict[str, Any] = {**DEFAULTS, "job_name": "entroflow", "stderr_to_stdout": True}
-        asks |= {"cpus_per_task": int(os.environ.get("ENTROFLOW_THREADS", "1"))}
+        asks |= {"cpus_per_task": threads_of_a_worker()}
         # several machines: a task for each device; else Lightning starts the other processes
         asks |= {"nodes": nodes, "ntasks_per_node": devices if nodes > 1 else 1}
         if nodes == 1:
             asks["cpus_per_task"] *= devices
-        if jobs[0].cell.config["trainer"]["accelerator"] in ("gpu", "cuda"):
+        if wants_gpu(jobs[0].cell):
             asks["gpus_per_node"] = devices
         if at_once:
             asks["array_parallelism"] = at_once

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from reproduce.cells import Cell, expand
 from reproduce.errors import RequestError
 from reproduce.papers import targets as all_targets
 from reproduce.progress import Progress
-from reproduce.provenance import provenance
+from reproduce.provenance import provenance, threads_of_a_worker
 from reproduce.records import Busy, CorruptRecord, Store, blank, complete, fail
 from reproduce.target import Evaluator, Target
 
@@ -54,19 +54,16 @@ def plan(
     n_seeds: int | None,
     store: Store,
     adopt: bool = True,
-    changes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Job], int]:
     """The cells that must run, each once, and how many there are in all.
 
     A record that serves already takes up the new targets' ids without running anything, if
-    ``adopt``. A damaged one is left to the run of its cell, which owns it. ``changes`` are a
-    variant's, by default those of the store.
+    ``adopt``. A damaged one is left to the run of its cell, which owns it.
     """
     cells: dict[str, Cell] = {}
     asked: dict[str, list[Target]] = {}
-    changes = store.changes if changes is None else changes
     for target in wanted:
-        for cell in expand(target, tier, n_seeds, changes):
+        for cell in expand(target, tier, n_seeds, store.changes):
             cells.setdefault(cell.name, cell)
             asked.setdefault(cell.name, []).append(target)
     jobs = []
@@ -95,7 +92,7 @@ class _Worker:
     def __init__(self, number: int, log: Path, inbox: "queue.Queue[tuple[int, Any]]") -> None:
         self.number, self.job, self.log = number, None, log.open("a")
         self.ready = False
-        env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("ENTROFLOW_THREADS", "1")}
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads_of_a_worker())}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "reproduce.worker"],
             stdin=subprocess.PIPE,

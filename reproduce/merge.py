@@ -1,6 +1,5 @@
 """Takes in the records of another machine: all of them checked first, then each atomically."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,15 @@ from typing import Any
 from reproduce import papers
 from reproduce.cells import Cell, expand
 from reproduce.errors import RequestError
-from reproduce.records import Busy, CorruptRecord, Store, complete, fit_key, missing
+from reproduce.records import (
+    Busy,
+    CorruptRecord,
+    Store,
+    complete,
+    fit_key,
+    missing,
+    write_atomically,
+)
 from reproduce.target import Evaluator, Target
 from reproduce.trust import device_kind, read, read_sidecar
 
@@ -172,7 +179,7 @@ def _take_in(theirs: _Theirs, store: Store) -> tuple[bool, str]:
             take, line = _decide(theirs, ours)
             kept = theirs.record if take or ours is None else ours
             if take and theirs.sidecar is not None:
-                _write_bytes(store.path(cell).with_suffix(".npz"), theirs.sidecar)
+                write_atomically(store.path(cell).with_suffix(".npz"), theirs.sidecar)
             old = ours["targets"] if ours else []
             store.write(cell, kept | {"targets": sorted({*theirs.record["targets"], *old})})
             return take, aside or line
@@ -180,16 +187,3 @@ def _take_in(theirs: _Theirs, store: Store) -> tuple[bool, str]:
         raise RequestError(
             f"{cell.name} is being run: merge again when that run has ended; what is in stays in"
         ) from None
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cores", "provenance"]
+__all__ = ["cores", "provenance", "threads_of_a_worker"]
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "datasets", "torchmetrics")
 
@@ -65,3 +65,8 @@ def cores() -> int:
     """The cores this process may use, which in a container or a job are fewer than there are."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def threads_of_a_worker() -> int:
+    """``$ENTROFLOW_THREADS``, else one: results at tier small rest on it."""
+    return int(os.environ.get("ENTROFLOW_THREADS", "1"))

@@ -7,12 +7,23 @@ Measuring and recording are always the first one's alone.
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reproduce.cells import Cell
+from reproduce.errors import RequestError
 
-__all__ = ["environment", "follow", "is_first", "size", "tell", "wait"]
+__all__ = [
+    "environment",
+    "follow",
+    "is_first",
+    "require_gpu",
+    "size",
+    "tell",
+    "wait",
+    "wants_gpu",
+]
 
 _PATIENCE_S = 3600.0  # the first may have a cache to fill before it can train
 
@@ -24,6 +35,20 @@ def size(cell: Cell) -> tuple[int, int]:
     if isinstance(devices, list):
         devices = len(devices)
     return int(trainer.get("num_nodes", 1)), devices if isinstance(devices, int) else 1
+
+
+def wants_gpu(cell: Cell) -> bool:
+    """Whether the cell's trainer asks for a CUDA device."""
+    return cell.config["trainer"].get("accelerator") in ("gpu", "cuda")
+
+
+def require_gpu(cells: Iterable[Cell], who: str) -> None:
+    """Raise RequestError, beginning with ``who``, if a cell asks for a GPU and there is none."""
+    if any(map(wants_gpu, cells)):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError(f"{who} a GPU and there is none: choose --tier small")
 
 
 def is_first() -> bool:
@@ -80,11 +105,9 @@ def wait(folder: Path) -> str:
 
 def follow(cell: Cell, folder: Path) -> None:
     """Take part in the cell's training as one of the other processes."""
-    from reproduce.runner import local_config
+    from reproduce.runner import fit_on, local_config
     from reproduce.training import build
 
     if wait(folder) == "train":
         cli = build(local_config(cell, folder))
-        checkpoint = folder / "last.ckpt"
-        resume = str(checkpoint) if checkpoint.exists() else None
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+        fit_on(cli.trainer, cli.model, cli.datamodule, folder)

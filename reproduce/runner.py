@@ -28,7 +28,7 @@ from reproduce.ranks import environment, tell
 from reproduce.records import CorruptRecord, Store, blank, complete, fail, fit_key, missing
 from reproduce.target import Evaluator
 
-__all__ = ["local_config", "run_cell"]
+__all__ = ["fit_on", "local_config", "run_cell"]
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -163,11 +163,17 @@ def _train(
         if why:
             os.replace(checkpoint, checkpoint.with_suffix(".ckpt.corrupt"))
             send({"note": f"{folder.name}: last.ckpt {why}: set aside, training starts again"})
-    resume = str(checkpoint) if checkpoint.exists() else None
     tell(folder, "train")
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    fit_on(trainer, model, data, folder)
     if asked() is not None:
         raise Stopped(f"after update {trainer.global_step}")
+
+
+def fit_on(trainer: Any, model: Any, data: Any, folder: Path) -> None:
+    """Fit from ``last.ckpt``, where there is one; on every device of the cell alike."""
+    checkpoint = folder / "last.ckpt"
+    resume = str(checkpoint) if checkpoint.exists() else None
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
 def _load(path: Path) -> Any:

@@ -9,12 +9,14 @@ from types import FrameType
 from typing import Any
 
 from reproduce import launchers
+from reproduce.cells import expand
 from reproduce.commands import chosen, show
 from reproduce.errors import RequestError
 from reproduce.forecast import durations, forecast
-from reproduce.launchers import Job, plan
+from reproduce.launchers import plan
 from reproduce.progress import Progress
 from reproduce.provenance import cores
+from reproduce.ranks import require_gpu
 from reproduce.records import Store
 from reproduce.target import Target
 
@@ -44,7 +46,7 @@ def run_command(args: argparse.Namespace) -> int:
         show(wanted, store)
         return 0
     if args.launcher == "local":
-        _require_gpu(jobs)
+        require_gpu((job.cell for job in jobs), "these cells need")
     print(forecast(jobs, args.tier, store, total, n_workers), flush=True)
     weights = durations(jobs, args.tier, store)
     with _sigterm_like_ctrl_c() as came:
@@ -80,7 +82,8 @@ def _asked_for(args: argparse.Namespace) -> tuple[list[Target], Store]:
 
         changes = parse(args.set)
         check_arms(wanted, args.tier, changes)
-        plan(wanted, args.tier, args.seeds, store, adopt=False, changes=changes)  # unknown keys
+        for target in wanted:
+            expand(target, args.tier, args.seeds, changes)  # unknown keys are told before a run
         if args.print:
             store.changes = changes or store.changes
         else:
@@ -103,15 +106,6 @@ def _sigterm_like_ctrl_c() -> Iterator[list[signal.Signals]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _require_gpu(jobs: list[Job]) -> None:
-    """Raise RequestError if a cell asks for a GPU and there is none."""
-    if any(job.cell.config["trainer"]["accelerator"] in ("gpu", "cuda") for job in jobs):
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RequestError("these cells need a GPU and there is none: choose --tier small")
 
 
 def verify_command(args: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """Runs one published cell again and compares every number with its record."""
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from typing import Any
 from reproduce import papers
 from reproduce.cells import Cell, expand
 from reproduce.errors import RequestError
+from reproduce.provenance import threads_of_a_worker
+from reproduce.ranks import require_gpu
 from reproduce.records import Store, fit_key
 from reproduce.target import Evaluator, Target
 from reproduce.trust import device_kind, read
@@ -66,7 +67,7 @@ def verify(
     fit = fit_key(target.paper)
     if fit not in old["metrics"] or not evaluators:
         raise RequestError(f"{one.name} was made by an older model or evaluators: {mend}")
-    _require_gpu(one)
+    require_gpu([one], f"{one.name} needs")
     with tempfile.TemporaryDirectory(prefix="entroflow-verify-") as folder:
         new = _run(one, evaluators, target, Store(folder, tier), send)
     lines = [f"cell {one.name} of {target.id} at tier {tier}"]
@@ -131,14 +132,6 @@ def _held(target: Target, record: Record) -> tuple[Evaluator, ...]:
     return tuple(e for e in evaluators if e.key in both)
 
 
-def _require_gpu(cell: Cell) -> None:
-    if cell.config["trainer"].get("accelerator") in ("gpu", "cuda"):
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RequestError(f"{cell.name} needs a GPU and there is none: choose --tier small")
-
-
 def _run(
     cell: Cell, evaluators: tuple[Evaluator, ...], target: Target, scratch: Store, send: Send
 ) -> Record:
@@ -157,7 +150,7 @@ def _run(
     whole = Cell(cell.paper, cell.tier, cell.seed, {}, {**cell.config, "trainer": trainer})
     job = json.loads(Job(whole, evaluators, (target.id,)).line(scratch.results))
     threads = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("ENTROFLOW_THREADS", "1")))
+    torch.set_num_threads(threads_of_a_worker())
     try:
         end = serve(job, send)
     except RuntimeError as error:  # a cell on several devices has a process of its own

@@ -13,6 +13,7 @@ import sys
 import threading
 
 from reproduce.onecell import answers, serve
+from reproduce.provenance import threads_of_a_worker
 
 __all__ = ["main"]
 
@@ -42,7 +43,7 @@ def main() -> None:
 
     gc.enable()
     gc.freeze()
-    torch.set_num_threads(int(os.environ.get("ENTROFLOW_THREADS", "1")))
+    torch.set_num_threads(threads_of_a_worker())
     listen(signal.SIGTERM)
     try:
         send({"ready": os.getpid()})

@@ -203,13 +203,7 @@ def test_a_worker_dies_with_its_parent_and_lets_go_of_its_cell(tmp_path, busy):
     script.write_text(WORKER.format(here=str(tmp_path), protocol=3, modules=MODULES))
     target = tiny.target(lrs=(0.1,))
     (cell,) = expand(target, "smoke")
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=tiny.environment(),
-    ) as worker:
+    with tiny.speaker(script) as worker:
         assert "ready" in json.loads(worker.stdout.readline())
         if busy:
             print(Job(cell, (tiny.NORM,), ("tiny",)).line(tmp_path), file=worker.stdin, flush=True)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 from lightning_modules.distributed import moments
@@ -73,13 +71,7 @@ def test_a_cell_on_two_devices_is_the_cell_on_one(tmp_path):
     """Through a worker, which gives such a cell a process of its own."""
     alone, together = cell_of({}), cell_of(DDP)
     assert size(together) == (1, 2)
-    with subprocess.Popen(
-        [sys.executable, "-m", "reproduce.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=tiny.environment(),
-    ) as worker:
+    with tiny.speaker("-m", "reproduce.worker") as worker:
         assert "ready" in json.loads(worker.stdout.readline())
         ends = []
         for cell in (together, alone):
@@ -106,14 +98,7 @@ def test_sigterm_stops_both_devices_after_one_step_and_the_cell_resumes(tmp_path
     folder = store.run_dir(cell)
     path = tmp_path / "job.json"
     path.write_text(job(cell, tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-m", "reproduce.onecell", str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=tiny.environment(),
-        start_new_session=True,
-    ) as process:
+    with tiny.speaker("-m", "reproduce.onecell", path, start_new_session=True) as process:
         try:
             for line in process.stdout:
                 if json.loads(line).get("step", 0) > 10:

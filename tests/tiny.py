@@ -141,6 +141,18 @@ def start(*args, results: Path, log: Path) -> subprocess.Popen:
         )
 
 
+def speaker(*args, **options) -> subprocess.Popen[str]:
+    """A process of this Python that hears and answers in lines, as a worker does."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        **options,
+    )
+
+
 def finished_run(tmp_path_factory) -> Path:
     """The results of ``run ne-epochs`` at smoke, made once for all test processes. Read only."""
     base = tmp_path_factory.getbasetemp()
