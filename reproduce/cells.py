@@ -109,7 +109,7 @@ def resolve(
     target: Target, tier: str, arm: Arm, seed: int, changes: Mapping[str, Any] | None = None
 ) -> Cell:
     """The cell of one arm and seed; ``changes`` are a user's own, on top of the arm's."""
-    config = override(_load(target.package, target.config, tier), arm.overrides)
+    config = override(_load(target.package, arm.config or target.config, tier), arm.overrides)
     config = override(config, changes or {}, _MACHINERY)
     config["seed_everything"] = seed
     return Cell(target.paper, tier, seed, dict(arm.axes), config)

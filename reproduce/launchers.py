@@ -74,7 +74,7 @@ def plan(
             record = None
         known = (all_targets().get(t) for t in (record or {}).get("targets", ()))
         users = {t.id: t for t in (*asked[name], *known) if t is not None}
-        evaluators = tuple(dict.fromkeys(e for t in users.values() for e in t.evaluators))
+        evaluators = tuple(dict.fromkeys(e for t in users.values() for e in t.measured(cell)))
         if not complete(cell, record, evaluators):
             jobs.append(Job(cell, evaluators, tuple(users)))
         elif adopt and record is not None and not set(users) <= set(record["targets"]):
@@ -162,7 +162,8 @@ def run_local(jobs: list[Job], store: Store, n_workers: int, progress: Progress)
                 if (job := next_job()) is not None:
                     idle.discard(i)
                     workers[i].give(job, store.results)
-                    progress.start(i, job.cell.name, len(job.evaluators) * len(job.cell.updates))
+                    marks = sum(len(e.updates(job.cell)) for e in job.evaluators)
+                    progress.start(i, job.cell.name, marks)
             try:
                 i, message = inbox.get(timeout=0.5)
             except queue.Empty:

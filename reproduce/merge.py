@@ -94,13 +94,13 @@ def _files(folder: Path, tier: str) -> list[Path]:
     )
 
 
-def _evaluators(targets: Iterable[Target]) -> tuple[Evaluator, ...]:
-    return tuple(dict.fromkeys(e for t in targets for e in t.evaluators))
+def _evaluators(cell: Cell, targets: Iterable[Target]) -> tuple[Evaluator, ...]:
+    return tuple(dict.fromkeys(e for t in targets for e in t.measured(cell)))
 
 
 def _incomplete(cell: Cell, record: Record, targets: list[Target]) -> str:
     """What a record lacks to answer these targets, or ""."""
-    evaluators, fit = _evaluators(targets), fit_key(cell.paper)
+    evaluators, fit = _evaluators(cell, targets), fit_key(cell.paper)
     if complete(cell, record, evaluators):
         return ""
     if record["status"] != "done":
@@ -122,7 +122,7 @@ def _decide(theirs: _Theirs, ours: Record | None) -> tuple[bool, str]:
     """Whether theirs replaces ours, and a line where each has something that the other lacks."""
     if ours is None:
         return True, ""
-    evaluators, fit = _evaluators(theirs.targets), fit_key(theirs.cell.paper)
+    evaluators, fit = _evaluators(theirs.cell, theirs.targets), fit_key(theirs.cell.paper)
 
     def held(record: Record) -> set[str]:
         lacks = missing(record, evaluators) if fit in record["metrics"] else evaluators

@@ -191,8 +191,8 @@ def _measure(
     module, name = evaluator.call.split(":")
     call = getattr(importlib.import_module(module), name)
     model.eval()
-    rows = []
-    for update in cell.updates:
+    rows, updates = [], evaluator.updates(cell)
+    for update in updates:
         model.load_state_dict(load_whole(Marks.path(folder, update)))
         rows.append(call(model, data))
         send({"measured": update})
@@ -201,7 +201,7 @@ def _measure(
                 raise ArithmeticError(f"{evaluator.name}: {key} is {value} at update {update}")
     scalars = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
     curves = {k: [row[k] for row in rows] for k in rows[-1]}
-    return scalars, {"updates": cell.updates, **curves}
+    return scalars, {"updates": updates, **curves}
 
 
 class Progress(Callback):

@@ -82,7 +82,7 @@ def _state(target: Target, cell: Cell, store: Store) -> tuple[str, str, dict[str
         return "missing", f"{error}: run the target again", None
     if record is None:
         return "missing", "", None
-    absent = [e.key for e in target.evaluators if _held(record, e) is None]
+    absent = [e.key for e in target.measured(cell) if _held(record, e) is None]
     if not absent:
         return "done", "", record  # whatever else may have failed there
     if record["status"] != "done":
@@ -106,7 +106,7 @@ def as_of_today(target: Target, record: dict[str, Any]) -> dict[str, Any]:
 
 def _old(target: Target, cell: Cell, record: Mapping[str, Any]) -> list[str]:
     """What a record holds in an older version only: it is shown, and called stale."""
-    keys = [e.key for e in target.evaluators if _held(record, e) != e.key]
+    keys = [e.key for e in target.measured(cell) if _held(record, e) != e.key]
     fit = fit_key(cell.paper)
     return keys if fit in record["metrics"] else [fit, *keys]
 
@@ -129,7 +129,7 @@ def _orphans(target: Target, store: Store, names: set[str]) -> list[str]:
 def _observations(target: Target, cell: Cell, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     base = {**cell.axes, "seed": cell.seed, "cell": cell.name}
     rows = []
-    for evaluator in target.evaluators:
+    for evaluator in target.measured(cell):
         curves = record["curves"][_held(record, evaluator)]
         for i, update in enumerate(curves["updates"]):
             if not target.index and i + 1 < len(curves["updates"]):

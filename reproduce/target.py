@@ -32,23 +32,39 @@ class Evaluator:
     """``call`` ("module:function") maps (model, datamodule) to a dict of numbers and curves.
 
     Raise ``version`` when the numbers change meaning: records that hold an older one are stale.
+
+    Attributes:
+        marks: ``all``, or ``last`` where measuring is too dear to be repeated along training.
+        data: the DataModule class whose cells it measures; any, if empty.
+        tiers: where it is measured at all.
     """
 
     name: str
     version: int
     call: str
+    marks: str = "all"
+    data: str = field(default="", compare=False)
+    tiers: tuple[str, ...] = field(default=TIERS, compare=False)
 
     @property
     def key(self) -> str:
         return f"{self.name}@{self.version}"
 
+    def updates(self, cell: Any) -> list[int]:
+        """After which of a cell's updates it measures."""
+        return cell.updates if self.marks == "all" else cell.updates[-1:]
+
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: where it stands in the table (``axes``), and the keys it changes in the config."""
+    """One arm: where it stands in the table (``axes``), and the keys it changes in the config.
+
+    ``config`` is the stem of another YAML than the target's, where an arm has its own.
+    """
 
     axes: Mapping[str, Any]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,7 +175,7 @@ class Target:
         config: stem of the YAML, ``configs/<config>.<tier>.yaml``.
         arms: the grid of a tier, each arm changing keys of that YAML only.
         seeds: how many of the paper's seeds, by tier.
-        evaluators: what is measured on each cell.
+        evaluators: what is measured on its cells, each on those of its tiers and data.
         metrics: metric -> unit, in the order of the table; what is measured but not named here
             stays in the record.
         index: the axis along which a cell is measured several times (``updates``), or "".
@@ -191,3 +207,8 @@ class Target:
     @property
     def package(self) -> str:
         return self.paper.replace("-", "_")
+
+    def measured(self, cell: Any) -> tuple[Evaluator, ...]:
+        """What is measured on one of its cells."""
+        kind = cell.config["data"]["class_path"].split(".")[-1]
+        return tuple(e for e in self.evaluators if cell.tier in e.tiers and e.data in ("", kind))

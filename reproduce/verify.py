@@ -63,7 +63,7 @@ def verify(
         raise RequestError(f"--rtol must be at least 0 and below 1, not {rtol:g}")
     mend = f"make {target.id} TIER={tier}"
     one, old = _choose(target, tier, store, cell, mend)
-    evaluators = _held(target, old)
+    evaluators = _held(target, one, old)
     fit = fit_key(target.paper)
     if fit not in old["metrics"] or not evaluators:
         raise RequestError(f"{one.name} was made by an older model or evaluators: {mend}")
@@ -123,12 +123,12 @@ def _whole_name(start: str, names: list[str], target_id: str) -> str:
     raise RequestError(f"{count} of {target_id} begin with {start!r}: choose one of {known}")
 
 
-def _held(target: Target, record: Record) -> tuple[Evaluator, ...]:
+def _held(target: Target, cell: Cell, record: Record) -> tuple[Evaluator, ...]:
     """Today's evaluators whose numbers the record holds, whichever target asked for them."""
     known = papers.targets()
     users = {t.id: t for t in (target, *(known[i] for i in record["targets"] if i in known))}
     both = record["metrics"].keys() & record["curves"].keys()
-    evaluators = dict.fromkeys(e for t in users.values() for e in t.evaluators)
+    evaluators = dict.fromkeys(e for t in users.values() for e in t.measured(cell))
     return tuple(e for e in evaluators if e.key in both)
 
 

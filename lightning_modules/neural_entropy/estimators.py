@@ -2,7 +2,8 @@
 
 Everything is in nats. A *window* is a set of times with integration weights; S_tot and S_NN are
 only comparable over the same window. A *density* is any object with ``log_prob, score, diffused``
-(and ``nodes`` or ``sample`` where stated); ``e_theta(y, s)`` is any callable on (n, D), (n,).
+(and ``nodes`` or ``sample`` where stated); ``e_theta(y, s)``, or ``(y, s, c)`` with labels, is any
+callable on points (n, ...) and times (n,), or (1,) where all share one.
 """
 
 import math
@@ -14,6 +15,7 @@ from lightning_modules.neural_entropy.processes import Process
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
@@ -26,7 +28,7 @@ __all__ = [
     "score_integral",
 ]
 
-Field = Callable[[Tensor, Tensor], Tensor]
+Field = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,22 @@ def score_integral(
 # ------------------------------------------------------------------------- with a network
 def _rows(x: Tensor) -> int:
     """Draws per network call: what stays in a core's cache, or what fills an accelerator."""
-    return 1 << 11 if x.device.type == "cpu" else 1 << 17
+    least, most, numbers = (
+        (32, 1 << 11, 1 << 17) if x.device.type == "cpu" else (256, 1 << 17, 1 << 24)
+    )
+    return min(most, max(least, numbers // x[0].numel()))
+
+
+def _evaluate(
+    e_theta: Field, y: Tensor, s: Tensor, labels: Tensor | None, rows: int
+) -> Float[Tensor, "..."]:
+    """``e_theta`` on ``y`` (n, ...), ``rows`` at a time; ``s`` is (n,), or (1,) for all."""
+    parts = []
+    for at in range(0, len(y), rows):
+        here = slice(at, at + rows)
+        c = () if labels is None else (labels[here],)
+        parts.append(e_theta(y[here], s if len(s) == 1 else s[here], *c))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True)
@@ -169,16 +186,19 @@ def entropy_curves(
     generator: torch.Generator,
     density: Any = None,
     rows: int | None = None,
+    labels: Tensor | None = None,
 ) -> EntropyCurves:
     """Entropy rates of a network on points ``x`` (n, D), with one network evaluation per draw.
 
     At each time fresh noise diffuses every point, as in S_NN's definition. With a ``density`` the
     exact e* is evaluated on the same draws, so that differences have little noise and the reverse
     triangle inequality holds exactly, not only on average. Times are batched, ``rows`` draws a
-    call where a time has fewer points.
+    call where a time has fewer points; else points are, and the network gets their one time once.
+    ``labels`` (n,) are a conditional network's.
     """
     n = len(x)
-    per_call = max(1, (rows or _rows(x)) // n)
+    rows = rows or _rows(x)
+    per_call = max(1, rows // n)
     fields = ("neural", "total", "match") if density is not None else ("neural",)
     rate = {f: torch.zeros(len(window.s), dtype=torch.float64) for f in fields}
     each = {f: torch.zeros(n, dtype=torch.float64) for f in fields}
@@ -188,7 +208,9 @@ def entropy_curves(
         z = torch.randn((len(s), *x.shape), generator=generator, device=x.device, dtype=x.dtype)
         mu, std = (v.reshape(-1, *[1] * x.dim()) for v in (process.mu(s), process.std(s)))
         y = (mu * x + std * z).to(x.dtype)
-        e = e_theta(y.flatten(0, 1), s.to(x.dtype).repeat_interleave(n)).unflatten(0, (-1, n))
+        times = s.to(x.dtype) if n > rows else s.to(x.dtype).repeat_interleave(n)
+        c = None if labels is None else labels.repeat(len(s))
+        e = _evaluate(e_theta, y.flatten(0, 1), times, c, rows).unflatten(0, (-1, n))
         norms = {"neural": e.double().flatten(2).square().sum(-1)}
         if density is not None:
             p = density.diffused(process.mu(s)[:, None], process.std(s)[:, None])
@@ -212,12 +234,14 @@ def log_prob_bound(
     generator: torch.Generator,
     prior: str = "exact",
     rows: int | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Lower bound on ``log p_theta(x)`` in nats, (n,) for points ``x`` (n, D).
 
     ``throws`` Monte Carlo draws of (s, z) a point; times are stratified, one in each of ``throws``
     equal slices of [1e-5, 1 - 1e-5], which leaves the mean as it is. ``prior="official"`` takes
-    the authors' constant for the boundary term, right where ``mu(1)`` is nearly zero.
+    the authors' constant for the boundary term, right where ``mu(1)`` is nearly zero. ``labels``
+    (n,) are a conditional network's.
     """
     lo, hi = 1e-5, 1 - 1e-5
     n, dim = len(x), x[0].numel()
@@ -231,7 +255,8 @@ def log_prob_bound(
         start = -dim / 2 * math.log(2 * math.pi * p0**2) - spread / (2 * p0**2)
 
     integral = torch.zeros(n, dtype=torch.float64)
-    per_call = max(1, (rows or _rows(x)) // n)
+    rows = rows or _rows(x)
+    per_call = max(1, rows // n)
     for first in range(0, throws, per_call):
         k = torch.arange(first, min(first + per_call, throws), device=x.device)
         u = torch.rand((len(k), n), generator=generator, device=x.device, dtype=torch.float64)
@@ -244,7 +269,8 @@ def log_prob_bound(
             for v in (process.mu(s), process.std(s), process.sigma2(s))
         )
         y = mu * x.repeat(len(k), *[1] * (x.dim() - 1)) + std * z
-        e = e_theta(y.to(x.dtype), s.to(x.dtype)).double()
+        c = None if labels is None else labels.repeat(len(k))
+        e = _evaluate(e_theta, y.to(x.dtype), s.to(x.dtype), c, rows).double()
         half_drift = process.score_eq(y) / 2  # b_+ / sigma^2
         cost = sigma2 / 2 * (2 * half_drift + e).square() + sigma2 * (half_drift + e) * z / std
         integral += cost.flatten(1).sum(-1).reshape(len(k), n).sum(0).cpu()

@@ -23,7 +23,8 @@ class FourierFeatures(nn.Module):
         self.register_buffer("matrix", std * torch.randn(frequencies, features))
 
     def forward(self, v: Float[Tensor, "batch features"]) -> Float[Tensor, "batch twice"]:
-        phase = 2 * math.pi * (v @ self.matrix.T)
+        with torch.autocast(v.device.type, enabled=False):  # bf16 has no digits for a phase
+            phase = 2 * math.pi * (v @ self.matrix.T)
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
@@ -72,7 +73,7 @@ class MLP(nn.Module):
             nn.init.zeros_(self.out.weight)
 
     def forward(
-        self, y: Float[Tensor, "batch dim"], s: Float[Tensor, " batch"]
+        self, y: Float[Tensor, "batch dim"], s: Float[Tensor, " #batch"]
     ) -> Float[Tensor, "batch dim"]:
         if y.shape[-1] != self.dim:
             raise ValueError(

@@ -24,7 +24,7 @@ from lightning_modules.randomness import step_generator
 import torch
 from torch import Tensor
 
-__all__ = ["analytic", "bound", "entropy", "profile"]
+__all__ = ["analytic", "bound", "entropy", "profile", "stored"]
 
 _QUADRATURE = {1: 160, 2: 80, 3: 24}  # Gauss-Hermite nodes an axis, where that is cheap and exact
 _MONTE_CARLO = 200_000
@@ -152,8 +152,6 @@ def entropy(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
         return entropy_curves(process, model, x, window, rng, density)
 
     paper, exact = curves(Window.paper()), curves(Window.exact(64))
-    name = data.mixture
-    total, total_se = _total(name, process)
     stored, stored_se = paper.integral("neural")
     same, _ = paper.integral("total")
     loss, loss_se = exact.integral("match")
@@ -163,18 +161,45 @@ def entropy(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
         "S_NN": stored,
         "S_NN_se": stored_se,
         "S_NN_exact": stored_exact,
-        "S_tot": total,
-        "S_tot_se": total_se,
         "stored": stored / same,
         "stored_exact": stored_exact / same_exact,
         "missing": same_exact - stored_exact,
         "L_EM": loss,
         "L_EM_se": loss_se,
         "cross": same_exact - stored_exact - loss,
-        "S_tot_over_vp": total / _total(name, PROCESSES["vp"])[0],
-        "S_tot_over_sl": total / _total(name, PROCESSES["sl"])[0],
         "ineq_low": low,
         "ineq_high": high,
+        **_totals(data.mixture, process),
+    }
+
+
+def stored(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
+    """S_NN, S_tot and their rates over the paper's window alone, all from the same draws."""
+    process, density = model.process, data.density.to(model.device)
+    x = data.x_eval.to(model.device)
+    rng = step_generator(0, "entropy", device=x.device)
+    curves = entropy_curves(process, model, x, Window.paper(), rng, density)
+    neural, neural_se = curves.integral("neural")
+    low, high = _slack(curves)
+    return {
+        "S_NN": neural,
+        "S_NN_se": neural_se,
+        "stored": neural / curves.integral("total")[0],
+        "ineq_low": low,
+        "ineq_high": high,
+        **_totals(data.mixture, process),
+        **_rates(curves),
+    }
+
+
+def _totals(mixture: str, process: Process) -> dict[str, float]:
+    """S_tot over [0, 1], and over that of VP and of SL."""
+    total, error = _total(mixture, process)
+    return {
+        "S_tot": total,
+        "S_tot_se": error,
+        "S_tot_over_vp": total / _total(mixture, PROCESSES["vp"])[0],
+        "S_tot_over_sl": total / _total(mixture, PROCESSES["sl"])[0],
     }
 
 
@@ -206,8 +231,12 @@ def profile(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     x = data.x_eval.to(model.device)
     rng = step_generator(0, "profile", device=x.device)
     window = Window.paper(drop_first=False)
-    curves = entropy_curves(process, model, x, window, rng, density)
-    s, neural, total = window.s, curves.neural, curves.total
+    return _rates(entropy_curves(process, model, x, window, rng, density))
+
+
+def _rates(curves: EntropyCurves) -> dict[str, Any]:
+    """Rates over time, where they peak, and how far the network's is from the exact one."""
+    s, neural, total = curves.window.s, curves.neural, curves.total
     assert total is not None
     gap = (neural - total).abs() / total
 

@@ -68,7 +68,6 @@ def epochs(seen: Observed, records: list[dict[str, Any]]) -> Any:
 
 def profile(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Entropy rate against diffusion time at each mark, first seed, with the exact rate."""
-    key = next(e.key for e in seen.target.evaluators if e.name == "profile")
     seed = min(r["seed"] for r in records)
     chosen = [r for r in records if r["seed"] == seed]
     fig, axes = figure(1, len(chosen), height=3.6, width=4.6, squeeze=False)
@@ -76,7 +75,7 @@ def profile(seen: Observed, records: list[dict[str, Any]]) -> Any:
 
     for ax, record in zip(axes[0], chosen, strict=True):
         model, data = (record["config"][k]["init_args"] for k in ("model", "data"))
-        curve = record["curves"][key]
+        curve = next(c for c in record["curves"].values() if "rate" in c)
         shades = matplotlib.colormaps["viridis_r"]
         marks = curve["updates"]
         for i, update in enumerate(marks):

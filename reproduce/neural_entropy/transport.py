@@ -15,11 +15,17 @@ from reproduce.target import (
 
 __all__ = ["TARGETS"]
 
-_ENTROPY = Evaluator("entropy", 1, "reproduce.neural_entropy.evaluators:entropy")
-_BOUND = Evaluator("bound", 1, "reproduce.neural_entropy.evaluators:bound")
-_PROFILE = Evaluator("profile", 1, "reproduce.neural_entropy.evaluators:profile")
+_MODULE = "reproduce.neural_entropy.evaluators"
+_BELOW = ("smoke", "small", "gpu")
+_ENTROPY = Evaluator("entropy", 1, f"{_MODULE}:entropy", tiers=_BELOW)
+_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", tiers=_BELOW)
+_PROFILE = Evaluator("profile", 1, f"{_MODULE}:profile", tiers=_BELOW)
+# at full size a cell measures no more than the paper's figure shows, and the bound once
+_STORED = Evaluator("stored", 1, f"{_MODULE}:stored", tiers=("paper",))
+_LAST_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", marks="last", tiers=("paper",))
 
 _EPOCH = 256  # updates per epoch in the paper: N = 8192, batches of 32
+_MARKS = tuple(e * _EPOCH for e in (5, 10, 20, 30, 40, 80, 120, 160, 200))
 _X = ("vpx", "sl")
 
 
@@ -55,7 +61,7 @@ EPOCHS = Target(
     config="neural_entropy",
     arms=epochs_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 4},
-    evaluators=(_ENTROPY, _BOUND),
+    evaluators=(_ENTROPY, _BOUND, _STORED, _LAST_BOUND),
     metrics={
         "S_NN": "nats",
         "S_tot": "nats",
@@ -222,6 +228,21 @@ EPOCHS = Target(
             pick=Pick("S_NN", {"updates": 200 * _EPOCH}),
             printed=Printed("transport-figure/S_NN"),
         ),
+        *(
+            Value(
+                f"figure-{process}-{mixture.lower()}",
+                f"{name}, D = {mixture[1:]}: S_NN at each of the nine epoch marks equals the "
+                "paper's figure within its reading error",
+                over=("updates",),
+                where={"process": process, "mixture": mixture, "updates": _MARKS},
+                tiers=("paper",),
+                unit="nats",
+                pick=Pick("S_NN", {"process": process, "mixture": mixture}),
+                printed=Printed("transport-figure/S_NN"),
+            )
+            for process, name in (("vpx", "VPx"), ("sl", "SL"), ("vp", "VP"))
+            for mixture in ("D3", "D6", "D9")
+        ),
     ),
     figure="reproduce.neural_entropy.figures:epochs",
     how="An MLP is trained with the unweighted entropy-matching loss; at marks its S_NN is "
@@ -249,7 +270,7 @@ PROFILE = Target(
     config="neural_entropy",
     arms=profile_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 4},
-    evaluators=(_PROFILE, _ENTROPY),
+    evaluators=(_STORED, _PROFILE, _ENTROPY),
     metrics={
         "s_peak": "",
         "peak": "nats per unit time",
