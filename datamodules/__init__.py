@@ -5,7 +5,7 @@ The torchvision guard is imported first; the public names are imported on first 
 
 from __future__ import annotations
 
-__all__ = ["DataError", "GaussianMixture", "ImageSet", "MixtureData", "load"]
+__all__ = ["DataError", "GaussianMixture", "ImageSet", "MixtureData", "StoredImages", "load"]
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from datamodules import _torchvision as _torchvision
 if TYPE_CHECKING:
     from datamodules.mixtures import GaussianMixture, MixtureData
     from datamodules.sources import DataError, ImageSet, load
+    from datamodules.stored_images import StoredImages
 
 _HOME = {
     "DataError": "sources",
     "GaussianMixture": "mixtures",
     "ImageSet": "sources",
     "MixtureData": "mixtures",
+    "StoredImages": "stored_images",
     "load": "sources",
 }
 

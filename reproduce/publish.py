@@ -12,7 +12,7 @@ import pandas as pd
 from reproduce import figures
 from reproduce.claims import judge
 from reproduce.papers import targets
-from reproduce.records import CorruptRecord, Store, read_record
+from reproduce.records import CorruptRecord, Store, read_arrays, read_record
 from reproduce.report import Section, write
 from reproduce.statistics import holm
 from reproduce.tables import Observed, as_of_today, cells_table, observe, summary_table, to_csv
@@ -89,7 +89,11 @@ def _draw(seen: Observed, store: Store) -> None:
     folder = store.root / "records" / seen.target.paper
     names = seen.cells.loc[seen.cells["status"] == "done", "cell"]
     found = [r for name in names if (r := read_record(folder / f"{name}.json")) is not None]
-    records = [as_of_today(seen.target, record) for record in found]
+    records = [
+        as_of_today(seen.target, record)
+        | {"arrays": read_arrays(folder / f"{record['cell']}.npz")}
+        for record in found
+    ]
     if records:
         module, name = seen.target.figure.split(":")
         drawn = getattr(importlib.import_module(module), name)(seen, records)

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,6 +19,7 @@ from reproduce.target import Evaluator
 __all__ = [
     "Busy",
     "CorruptRecord",
+    "SIDECAR_BYTES",
     "Store",
     "blank",
     "complete",
@@ -25,9 +27,12 @@ __all__ = [
     "fit_key",
     "missing",
     "nine_digits",
+    "read_arrays",
     "read_record",
     "write_atomically",
 ]
+
+SIDECAR_BYTES = 200_000  # on disk
 
 KEYS = (
     "targets cell tier seed status config config_sha256 metrics curves params wall_s peak_mem_mb "
@@ -79,6 +84,22 @@ class Store:
             raise ValueError(f"a record without {', '.join(absent)}")
         text = json.dumps(nine_digits(record), indent=1, sort_keys=True) + "\n"
         write_atomically(self.path(cell), text)
+
+    def write_arrays(self, cell: Cell, arrays: dict[str, Any]) -> None:
+        """Add arrays to the record's sidecar, atomically; it is written before the record.
+
+        Raises:
+            ValueError: the sidecar would be larger than 200 kB.
+        """
+        import io
+
+        import numpy as np
+
+        path, packed = self.path(cell).with_suffix(".npz"), io.BytesIO()
+        np.savez_compressed(packed, **{**read_arrays(path), **arrays})
+        if packed.tell() > SIDECAR_BYTES:
+            raise ValueError(f"{path.name} would have {packed.tell()} bytes: store fewer tiles")
+        write_atomically(path, packed.getvalue())
 
     def set_aside(self, cell: Cell) -> Path:
         """Rename a corrupt record, so that nothing is lost and the cell counts as missing."""
@@ -194,6 +215,17 @@ def complete(cell: Cell, record: dict[str, Any] | None, evaluators: tuple[Evalua
     ):
         return False
     return not missing(record, evaluators)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a sidecar by name; none where it is absent or damaged."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

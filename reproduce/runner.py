@@ -19,6 +19,7 @@ from lightning_modules.callbacks import (
 )
 from lightning_modules.stopping import Stopped, asked
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -66,7 +67,7 @@ def run_cell(
             store.write(cell, record | provenance(record["device"]))
 
         try:
-            for _ in _fill(cell, record, evaluators, folder, send):
+            for _ in _fill(cell, record, evaluators, store, send):
                 if time.perf_counter() - written > 60:  # what is measured outlives a kill
                     keep()
                     written = time.perf_counter()
@@ -87,12 +88,13 @@ def _fill(
     cell: Cell,
     record: dict[str, Any],
     evaluators: tuple[Evaluator, ...],
-    folder: Path,
+    store: Store,
     send: Send,
 ) -> Iterator[str]:
     """Fill a record stage by stage: the fit, then each evaluator."""
     from reproduce.training import build
 
+    folder = store.run_dir(cell)
     cli = build(local_config(cell, folder))
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     trace = next(c for c in trainer.callbacks if isinstance(c, LossTrace))
@@ -122,7 +124,9 @@ def _fill(
     record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for evaluator in missing(record, evaluators):
         send({"stage": evaluator.name})
-        metrics, curves = _measure(evaluator, cell, model, data, folder, send)
+        metrics, curves, arrays = _measure(evaluator, cell, model, data, folder, send)
+        if arrays:
+            store.write_arrays(cell, {f"{evaluator.name}.{k}": v for k, v in arrays.items()})
         for part, values in (("metrics", metrics), ("curves", curves)):
             kept = {k: v for k, v in record[part].items() if k.split("@")[0] != evaluator.name}
             record[part] = {**kept, evaluator.key: values}
@@ -186,8 +190,8 @@ def _load(path: Path) -> Any:
 
 def _measure(
     evaluator: Evaluator, cell: Cell, model: Any, data: Any, folder: Path, send: Send
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Call an evaluator at every mark: numbers at the last one, and everything along the marks."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """Call an evaluator at its marks: numbers and arrays at the last, all else along the marks."""
     module, name = evaluator.call.split(":")
     call = getattr(importlib.import_module(module), name)
     model.eval()
@@ -200,8 +204,9 @@ def _measure(
             if isinstance(value, float) and not math.isfinite(value):
                 raise ArithmeticError(f"{evaluator.name}: {key} is {value} at update {update}")
     scalars = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
-    curves = {k: [row[k] for row in rows] for k in rows[-1]}
-    return scalars, {"updates": updates, **curves}
+    arrays = {k: v for k, v in rows[-1].items() if isinstance(v, np.ndarray)}
+    curves = {k: [row[k] for row in rows] for k in rows[-1] if k not in arrays}
+    return scalars, {"updates": updates, **curves}, arrays
 
 
 class Progress(Callback):

@@ -1,5 +1,6 @@
 """Records -> observations -> the two CSV tables of a target. Pure functions of what is on disk."""
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class Observed:
     """What the records of a target hold.
 
     Attributes:
-        rows: one row per cell, index value and metric: axes, seed, [index], metric, value.
+        rows: one row per cell, index value and metric: axes, seed, [index], metric, value; what
+            was derived from several cells names none.
         cells: one row per cell: cell, axes, seed, status, error, wall_s.
         stale: a sentence per record that the target no longer produces, or that an older
             evaluator or model wrote.
@@ -72,6 +74,10 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
     axes = tuple(dict.fromkeys(k for c in asked for k in c.axes))
     columns = [*axes, "seed", *([target.index] if target.index else []), "metric", "value", "cell"]
     frame = pd.DataFrame(rows, columns=columns).astype({"value": float})
+    if target.derive and len(frame):
+        module, name = target.derive.split(":")
+        more = getattr(importlib.import_module(module), name)(frame, tier)
+        frame = pd.concat([frame, more.reindex(columns=columns)], ignore_index=True)
     return Observed(target, tier, axes, frame, pd.DataFrame(cells), tuple(stale))
 
 

@@ -182,6 +182,9 @@ class Target:
         printed: metric -> key in ``printed.csv`` of the paper's numbers to set beside it.
         comparable: metrics that are the same quantity at every tier; the paper's number beside
             any other is marked "not comparable" below the paper's own tier.
+        derive: ``module:function`` that makes further rows of a target's observations (a
+            DataFrame as in ``tables.Observed``, and the tier): what only several cells or marks
+            together show.
         figure: ``module:function`` that draws it.
         how, departures: prose for the report.
     """
@@ -199,6 +202,7 @@ class Target:
     claims: tuple[Claim, ...]
     figure: str
     index: str = ""
+    derive: str = ""
     printed: Mapping[str, str] = field(default_factory=dict)
     comparable: tuple[str, ...] = ()
     how: str = ""

@@ -19,12 +19,11 @@ from typing import Any
 from reproduce.cells import Cell, without_paths
 from reproduce.errors import RequestError
 from reproduce.papers import PAPERS
-from reproduce.records import CorruptRecord, read_record
+from reproduce.records import SIDECAR_BYTES, CorruptRecord, read_record
 
 __all__ = ["device_kind", "read", "read_sidecar"]
 
 RECORD_BYTES = 5_000_000
-SIDECAR_BYTES = 200_000  # on disk
 UNPACKED_BYTES = 20_000_000
 
 _OURS = {"model": ("lightning_modules",), "data": ("datamodules",)}

@@ -13,16 +13,16 @@ from reproduce.target import (
     Value,
 )
 
-__all__ = ["TARGETS"]
+__all__ = ["BOUND", "ENTROPY", "LAST_BOUND", "STORED", "TARGETS", "arm", "epochs_arms"]
 
 _MODULE = "reproduce.neural_entropy.evaluators"
 _BELOW = ("smoke", "small", "gpu")
-_ENTROPY = Evaluator("entropy", 1, f"{_MODULE}:entropy", tiers=_BELOW)
-_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", tiers=_BELOW)
-_PROFILE = Evaluator("profile", 1, f"{_MODULE}:profile", tiers=_BELOW)
+ENTROPY = Evaluator("entropy", 1, f"{_MODULE}:entropy", tiers=_BELOW)
+BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", tiers=_BELOW)
+_RATES = Evaluator("profile", 1, f"{_MODULE}:profile", tiers=_BELOW)
 # at full size a cell measures no more than the paper's figure shows, and the bound once
-_STORED = Evaluator("stored", 1, f"{_MODULE}:stored", tiers=("paper",))
-_LAST_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", marks="last", tiers=("paper",))
+STORED = Evaluator("stored", 1, f"{_MODULE}:stored", tiers=("paper",))
+LAST_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", marks="last", tiers=("paper",))
 
 _EPOCH = 256  # updates per epoch in the paper: N = 8192, batches of 32
 _MARKS = tuple(e * _EPOCH for e in (5, 10, 20, 30, 40, 80, 120, 160, 200))
@@ -61,7 +61,7 @@ EPOCHS = Target(
     config="neural_entropy",
     arms=epochs_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 4},
-    evaluators=(_ENTROPY, _BOUND, _STORED, _LAST_BOUND),
+    evaluators=(ENTROPY, BOUND, STORED, LAST_BOUND),
     metrics={
         "S_NN": "nats",
         "S_tot": "nats",
@@ -270,7 +270,7 @@ PROFILE = Target(
     config="neural_entropy",
     arms=profile_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 4},
-    evaluators=(_STORED, _PROFILE, _ENTROPY),
+    evaluators=(STORED, _RATES, ENTROPY),
     metrics={
         "s_peak": "",
         "peak": "nats per unit time",
