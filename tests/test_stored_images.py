@@ -211,7 +211,10 @@ def test_a_trainer_hands_on_what_the_loader_makes():
 
 # -------------------------------------------------------------------------------- without reading
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("options", [{}, {"size": 4}, {"batch_size": 64}, {"n_per_class": 999}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"size": 4}, {"batch_size": 64}, {"n_per_class": 999, "batch_size": 2000}],
+)
 @pytest.mark.parametrize("n", [None, 3])
 def test_an_example_batch_looks_like_a_training_batch(labelled, options, n):
     data = small(labelled=labelled, **options)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce.figures import COLOURS, band, figure
+from reproduce.neural_entropy.samples import EPOCHS
 from reproduce.papers import printed
 from reproduce.tables import Observed
 
@@ -28,7 +29,7 @@ def samples(seen: Observed, records: list[dict[str, Any]]) -> Any:
     mixture = (seen.rows["data"] == "D9").any()
     fig, axes = figure(1, 2 * len(present) + mixture, height=3.9, width=4.0, squeeze=False)
     for i, data in enumerate(present):
-        _against_n(axes[0][2 * i], seen.rows, data)
+        _against_n(axes[0][2 * i], seen.rows, data, seen.tier)
         _against_updates(axes[0][2 * i + 1], seen.rows, data, _NAMES[data])
     if mixture:
         ax = axes[0][-1]
@@ -43,17 +44,23 @@ def samples(seen: Observed, records: list[dict[str, Any]]) -> Any:
     return fig
 
 
-def _against_n(ax: Any, rows: pd.DataFrame, data: str) -> None:
-    for reading, colour in (("epochs", COLOURS[1]), ("updates", COLOURS[0])):
+def _against_n(ax: Any, rows: pd.DataFrame, data: str, tier: str) -> None:
+    few, many = EPOCHS[tier]
+    readings = (
+        ("epochs", COLOURS[1], f"{few} epochs each"),
+        ("more_epochs", COLOURS[4], f"{many} epochs each"),
+        ("updates", COLOURS[0], "equal updates"),
+    )
+    for reading, colour, words in readings:
         ours = _table(rows, f"S_NN_at_equal_{reading}", "N", data=data)
         if ours.empty:
             continue
         n = np.asarray(ours.columns, float)
-        band(ax, n, ours.to_numpy(), colour, f"ours, equal {reading}")
+        band(ax, n, ours.to_numpy(), colour, f"ours, {words}")
         if len(n) > 2:
             slope, at = np.polyfit(np.log(n), ours.to_numpy().mean(0), 1)
             ax.plot(n, at + slope * np.log(n), ":", color=colour, linewidth=1)
-            ax.plot([], [], ":", color=colour, label=f"{at:.0f} + {slope:.1f} ln N")
+            ax.plot([], [], ":", color=colour, label=f"{at:.0f} {slope:+.1f} ln N")
     points = [
         (r["at"]["N"], r["value"], r["error"])
         for r in printed("neural-entropy")

@@ -12,6 +12,7 @@ from reproduce.papers import printed
 
 __all__ = ["fit_laws", "readings"]
 
+MIXTURES = ("D9",)  # whose batches are of another size
 _BATCH = 32
 _SETTLED = 600  # updates before which a run only leaves its start
 
@@ -21,7 +22,7 @@ def readings(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     stored = rows[rows["metric"] == "S_NN"]
     more = [row for _, run in stored.groupby("cell", sort=False) for row in _along(run, tier)]
     frame = pd.DataFrame(more, columns=rows.columns)
-    for reading in ("epochs", "updates"):
+    for reading in ("epochs", "more_epochs", "updates"):
         metric = f"S_NN_at_equal_{reading}"
         for _, seed in frame[frame["metric"] == metric].groupby(["data", "process", "seed"]):
             more += _across(seed.sort_values("N"), reading)
@@ -44,10 +45,12 @@ def _along(run: pd.DataFrame, tier: str) -> Iterator[dict[str, Any]]:
     if late.sum() > 1:
         slope = np.polyfit(np.log(u[late]), s[late], 1)[0]
         yield base | {"metric": "nats_per_efold_of_updates", "value": slope}
-    at_epochs = EPOCHS[tier] * math.ceil(base["N"] / _BATCH)
-    if at_epochs in u and base["data"] in ("mnist", "digits", "cifar10_jpeg"):
-        value = s[list(u).index(at_epochs)]
-        yield base | {"metric": "S_NN_at_equal_epochs", "value": value}
+    if base["data"] not in MIXTURES:
+        for reading, epochs in zip(("epochs", "more_epochs"), EPOCHS[tier], strict=True):
+            at = epochs * math.ceil(base["N"] / _BATCH)
+            if at in u:
+                value = s[list(u).index(at)]
+                yield base | {"metric": f"S_NN_at_equal_{reading}", "value": value}
     for row in printed("neural-entropy"):
         if row["key"] == "samples-figure/S_NN" and row["at"] == {
             k: base[k] for k in ("data", "N")
