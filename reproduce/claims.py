@@ -210,7 +210,9 @@ def _part(claim: Claim, seen: Observed, rows: pd.DataFrame, label: str) -> _Part
             values = _pick(rows, claim.pick)
             assert isinstance(values, pd.Series)
             at = {k: rows[k].iloc[0] for k in seen.keys if rows[k].nunique() == 1}
-            paper = paper_value(seen.target, claim.printed.key, {**at, **claim.pick.at})
+            paper = paper_value(
+                seen.target, claim.printed.key, {**claim.where, **at, **claim.pick.at}
+            )
             if paper is None:
                 raise ValueError(f"{claim.slug}: printed.csv has no {claim.printed.key} at {at}")
             slack = paper["error"] + claim.spread

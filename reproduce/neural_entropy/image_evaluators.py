@@ -111,7 +111,7 @@ def quality(model: NeuralEntropy, data: StoredImages) -> dict[str, Any]:
     Every model starts from the same noise and is led along the probability flow by Heun's method.
     ``floor`` is the distance between two halves of the held-out images.
     """
-    n = min(256, len(data.x_eval) // 2)
+    n = min(250, len(data.x_eval) // 2)
     rng = step_generator(0, "start", device=model.device)
     x0 = start(model.process, (n, *data.x_eval.shape[1:]), rng)
     labels = None

@@ -10,9 +10,16 @@ from reproduce.neural_entropy.samples import EPOCHS
 from reproduce.papers import printed
 from reproduce.tables import Observed
 
-__all__ = ["samples"]
+__all__ = ["profiles", "quality", "samples", "saturation"]
 
-_NAMES = {"mnist": "MNIST", "digits": "digits", "cifar10_jpeg": "CIFAR-10 (JPEG)"}
+_NAMES = {
+    "mnist": "MNIST",
+    "digits": "digits",
+    "cifar10_jpeg": "CIFAR-10 (JPEG)",
+    "cifar10_lossless": "CIFAR-10",
+    "tiny_imagenet": "Tiny ImageNet",
+}
+_PROCESS = {"vp": "VP", "sl": "SL"}
 
 
 def _table(rows: pd.DataFrame, metric: str, columns: str, **at: Any) -> pd.DataFrame:
@@ -81,16 +88,99 @@ def _against_n(ax: Any, rows: pd.DataFrame, data: str, tier: str) -> None:
 
 
 def _against_updates(ax: Any, rows: pd.DataFrame, data: str, title: str) -> None:
-    import matplotlib
-
     sizes = sorted(rows.loc[rows["data"] == data, "N"].unique())
-    shades = matplotlib.colormaps["viridis_r"]
-    for i, n in enumerate(sizes):
+    for n, colour in _shades(sizes):
         ours = _table(rows, "S_NN", "updates", data=data, N=n)
-        colour = shades(0.1 + 0.85 * i / max(1, len(sizes) - 1))
         band(ax, list(ours.columns), ours.to_numpy(), colour, f"{n:,}")
     ax.set_xscale("log")
     ax.set_ylim(bottom=0)
     ax.set_xlabel("gradient updates")
     ax.set_title(f"{title}, along training")
     ax.legend(title="N")
+
+
+def saturation(seen: Observed, records: list[dict[str, Any]]) -> Any:
+    """S_NN (top) and cross-entropy (below) against updates, a column a process."""
+    processes = [p for p in _PROCESS if (seen.rows["process"] == p).any()]
+    fig, axes = figure(2, len(processes), height=2.8, width=4.2, squeeze=False)
+    for column, process in zip(axes.T, processes, strict=True):
+        rows = seen.rows[seen.rows["process"] == process]
+        sizes = sorted(rows["N"].unique())
+        for ax, metric in zip(column, ("S_NN", "CE"), strict=True):
+            for n, colour in _shades(sizes):
+                ours = _table(rows, metric, "updates", N=n)
+                band(ax, list(ours.columns), ours.to_numpy(), colour, f"{n:,}")
+            ax.set_xscale("log")
+        column[0].set_title(f"{_NAMES[seen.rows['data'].iloc[0]]}, {_PROCESS[process]}")
+        column[0].set_ylim(bottom=0)
+        column[0].legend(title="N", fontsize=7)
+        column[1].set_xlabel("gradient updates")
+    axes[0][0].set_ylabel("$S_{NN}$ (nats an image)")
+    axes[1][0].set_ylabel("cross-entropy bound (nats)")
+    return fig
+
+
+def profiles(seen: Observed, records: list[dict[str, Any]]) -> Any:
+    """Entropy rate and its share until s, over log-spaced times, a curve a data set and seed."""
+    fig, (left, right) = figure(1, 2, height=3.6, width=4.4)
+    arms = seen.cells.set_index("cell")["data"]
+    colours = dict(zip(dict.fromkeys(arms), COLOURS, strict=False))
+    for record in records:
+        name = arms[record["cell"]]
+        curve = next(c for c in record["curves"].values() if "rate" in c)
+        s, rate = (np.asarray(curve[k][-1]) for k in ("s", "rate"))
+        first = record["seed"] == min(r["seed"] for r in records)
+        look = {"color": colours[name], "linewidth": 1.2, "alpha": 1 if first else 0.4}
+        look["label"] = _NAMES.get(name, name) if first else None
+        left.plot(s, rate * s / np.max(rate * s), **look)
+        steps = np.diff(s) * (rate[1:] + rate[:-1]) / 2
+        right.plot(s[1:], np.cumsum(steps) / steps.sum(), **look)
+    for ax in (left, right):
+        ax.set_xscale("log")
+        ax.set_xlim(1e-4, 1)
+        ax.set_xlabel("diffusion time s")
+    left.set_ylabel("s x entropy rate, over its maximum")
+    left.set_title("Where along log s entropy is stored")
+    right.set_ylabel("share of $S_{NN}$ until s")
+    right.set_title("Cumulative")
+    right.axvline(0.1, color="grey", linestyle=":", linewidth=1)
+    right.plot([0.1, 0.1], [0.716, 0.742], "s", color="black", markersize=4,
+               markerfacecolor="none", label="paper: MNIST, CIFAR-10")  # fmt: skip
+    left.legend()
+    right.legend()
+    return fig
+
+
+def quality(seen: Observed, records: list[dict[str, Any]]) -> Any:
+    """Left: distance to held-out images against N; right: samples from one start noise."""
+    fig, (left, right) = figure(1, 2, height=3.6, width=4.6)
+    ours = _table(seen.rows, "sliced_W2", "N")
+    band(left, list(ours.columns), ours.to_numpy(), COLOURS[0], "samples")
+    floor = _table(seen.rows, "floor", "N").to_numpy().mean()
+    left.axhline(floor, color="grey", linestyle="--", linewidth=1, label="held-out halves")
+    left.set(xscale="log", xlabel="training images N", ylabel="sliced $W_2$ (pixels)")
+    left.set_ylim(bottom=0)
+    left.legend()
+    sizes = seen.cells.set_index("cell")["N"]
+    seed = min(r["seed"] for r in records)
+    shown = sorted((sizes[r["cell"]], r["arrays"]) for r in records if r["seed"] == seed)
+    shown = [(n, a["quality.tiles"][:10, 0]) for n, a in shown if "quality.tiles" in a]
+    if shown:
+        side = shown[0][1].shape[1]
+        right.imshow(np.vstack([np.hstack(tiles) for _, tiles in shown]), cmap="gray_r")
+        right.set_yticks(
+            [side * (i + 0.5) for i in range(len(shown))], [f"{n:,}" for n, _ in shown]
+        )
+        right.set_ylabel("training images N")
+        right.set_title(f"Samples from one start noise, seed {seed}")
+    right.set_xticks([])
+    right.grid(False)
+    return fig
+
+
+def _shades(values: list[Any]) -> list[tuple[Any, Any]]:
+    """A colour for each of some ordered values, light to dark."""
+    import matplotlib
+
+    shades = matplotlib.colormaps["viridis_r"]
+    return [(v, shades(0.1 + 0.85 * i / max(1, len(values) - 1))) for i, v in enumerate(values)]
