@@ -75,11 +75,12 @@ def _across(runs: pd.DataFrame, reading: str) -> Iterator[dict[str, Any]]:
 def fit_laws(n: np.ndarray, s: np.ndarray) -> dict[str, float]:
     """Least squares of ``S = a + b ln N``, ``S = a + b N`` and ``ln S = a + b ln N``.
 
-    R2 is that of S itself for all three, so that they can be compared.
+    R2 is that of S itself for all three, so that they can be compared; 1 where S does not vary.
     """
+    spread = float(((s - s.mean()) ** 2).sum())
 
     def r2(fitted: np.ndarray) -> float:
-        return 1 - float(((s - fitted) ** 2).sum() / ((s - s.mean()) ** 2).sum())
+        return 1 - float(((s - fitted) ** 2).sum()) / spread if spread else 1.0
 
     log, linear = np.polyfit(np.log(n), s, 1), np.polyfit(n, s, 1)
     power = np.polyfit(np.log(n), np.log(s), 1)
