@@ -253,6 +253,8 @@ def _trend(claim: Trend, rows: pd.DataFrame) -> np.ndarray:
     found = []
     for _, one in rows.groupby("seed", sort=False):
         x, y = one[claim.axis].to_numpy(float), one["value"].to_numpy(float)
+        if len(x) < 2:
+            continue  # one point has no trend
         if claim.statistic == "spearman":
             found.append(claim.sign * float(stats.spearmanr(x, y).statistic))
         else:

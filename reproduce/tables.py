@@ -197,6 +197,7 @@ def summary_table(seen: Observed) -> pd.DataFrame:
                 "paper_error": paper["error"] if paper else math.nan,
                 "note": "; ".join(
                     ["not comparable"] * bool(paper and not comparable)
+                    + [_point(low, high, paper)] * bool(paper and comparable and low < high)
                     + ["the same for every seed"] * one
                 ),
             }
@@ -207,6 +208,14 @@ def summary_table(seen: Observed) -> pd.DataFrame:
             rows.append({**where, "n": 0, "n_failed": int(count), "note": "all failed"})
     columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]
     return pd.DataFrame(rows, columns=[*columns, "paper", "paper_source", "paper_error", "note"])
+
+
+def _point(low: float, high: float, paper: Mapping[str, Any]) -> str:
+    """One printed point judged as a Value claim would: by our interval and its reading error."""
+    least, most = paper["value"] - paper["error"], paper["value"] + paper["error"]
+    if least <= low and high <= most:
+        return "reproduced"
+    return "contradicted" if high < least or low > most else "undecided"
 
 
 def to_csv(table: pd.DataFrame, path: Path) -> None:

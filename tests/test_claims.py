@@ -291,3 +291,9 @@ def test_holm():
     assert [v.holm for v in holm(verdicts)] == [True, True, True]
     verdicts[1] = Verdict(**{**verdicts[1].__dict__, "p": 0.03})
     assert [v.holm for v in holm(verdicts)] == [True, False, False]
+
+
+def test_one_point_has_no_trend():
+    claim = Trend("slug", "rises", metric="m", axis="updates")
+    got = one(claim, {("a", 100, "m"): [1.0, 2.0, 3.0]}, index="updates")
+    assert (got.verdict, got.n) == ("undecided", 0)

@@ -12,6 +12,7 @@ from reproduce.__main__ import main
 from reproduce.cells import expand
 from reproduce.papers import targets
 from reproduce.records import SIDECAR_BYTES, Store, read_arrays
+from reproduce.tables import Observed, summary_table
 from reproduce.target import TIERS, Evaluator
 
 TILES = Evaluator("tiles", 1, "test_measuring:tiles", marks="last")
@@ -80,7 +81,8 @@ def test_too_large_a_sidecar_is_a_failed_cell(monkeypatch, tmp_path):
     tiny.register(monkeypatch, target)
     assert main(["run", target.id, "--results", str(tmp_path)]) == 1
     (record,) = tiny.records(tmp_path).values()
-    assert record["status"] == "failed" and "store fewer tiles" in record["error"]
+    assert record["status"] == "failed"
+    assert "store fewer tiles" in record["error"]
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,28 @@ def test_every_cell_is_measured_and_named_once(tier):
         assert all(target.measured(cell) for cell in cells)
         axes = [json.dumps(cell.axes, sort_keys=True) for cell in cells]
         assert len(set(axes)) == len(axes) == len({cell.name for cell in cells})
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ((258.0, 259.0, 260.0), "reproduced"),  # paper: 261 +- 4, interval 259 +- 2.5
+        ((238.0, 239.0, 240.0), "contradicted"),
+        ((240.0, 259.0, 280.0), "undecided"),
+        ((258.0, 259.0), ""),
+    ],
+)
+def test_at_full_size_every_printed_point_is_judged(values, note):
+    target = tiny.target(
+        metrics={"S_tot": "nats"}, printed={"S_tot": "transport-figure/S_tot"}, index=""
+    )
+    rows = pd.DataFrame(
+        {"process": "vpx", "mixture": "D3", "seed": range(len(values)), "metric": "S_tot",
+         "value": values, "cell": "c"}
+    )  # fmt: skip
+    cells = rows[["process", "mixture", "seed", "cell"]].assign(status="done")
+    seen = Observed(target, "paper", ("process", "mixture"), rows, cells, ())
+    (row,) = summary_table(seen).to_dict("records")
+    assert (row["paper"], row["note"]) == (261.0, note)
+    below = dataclasses.replace(seen, tier="small")
+    assert summary_table(below)["note"].tolist() == ["not comparable"]
