@@ -141,7 +141,7 @@ def test_every_cell_is_measured_and_named_once(tier):
 @pytest.mark.parametrize(
     ("values", "note"),
     [
-        ((258.0, 259.0, 260.0), "reproduced"),  # paper: 261 +- 4, interval 259 +- 2.5
+        ((260.0, 261.0, 262.0), "reproduced"),  # paper: 261 +- 3.6, interval 261 +- 2.5
         ((238.0, 239.0, 240.0), "contradicted"),
         ((240.0, 259.0, 280.0), "undecided"),
         ((258.0, 259.0), ""),
