@@ -109,12 +109,12 @@ def test_norm_of_a_constant_image_is_finite():
 
 
 def test_rows_of_a_large_batch_do_not_mix():
-    net = scrambled(build(ConvUNet, **TINY))
-    y, s = torch.randn(150, 1, 28, 28), torch.rand(150)
+    net = scrambled(build(ConvUNet, **TINY)).double()
+    y = torch.randn(150, 1, 28, 28, dtype=torch.float64)
+    s = torch.rand(150, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(net(y, s), net(y, s).clone())
         apart = torch.cat([net(y[k : k + 1], s[k : k + 1]) for k in (0, 63, 64, 149)])
-        torch.testing.assert_close(net(y, s)[[0, 63, 64, 149]], apart, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(net(y, s)[[0, 63, 64, 149]], apart)
         torch.testing.assert_close(net(y, s[:1]), net(y, s[:1].expand(150)))
 
 

@@ -27,7 +27,7 @@ class AttentionUNet(nn.Module):
     ``e_theta``: an untrained network stores nothing.
 
     Args:
-        image_size: height and width; a power of two of it is halved away at each level.
+        image_size: height and width, halved from each level to the next.
         in_channels: channels of the image.
         base_channels: width, times ``multipliers`` at each level from fine to coarse.
         num_res_blocks: residual blocks of a level on the way down; one more on the way up.

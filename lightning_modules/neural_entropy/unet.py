@@ -281,7 +281,6 @@ class NormSiLU(torch.autograd.Function):
         off, scale = shift - mean, rstd * weight
         u = torch.addcmul(spread(bias + off * scale, x), x.flatten(2), spread(scale, x)).view_as(x)
         ctx.save_for_backward(x, u if act else None, sum_x, off, rstd, weight)
-        ctx.rows = len(shift), len(weight), len(bias)
         return F.silu(u) if act else u
 
     @staticmethod
@@ -299,11 +298,8 @@ class NormSiLU(torch.autograd.Function):
         scale = rstd * weight
         dx = torch.addcmul(spread(level, x), x.flatten(2), spread(slope, x))
         dx = dx.addcmul_(du.flatten(2), spread(scale, x)).view_as(x)
-        small = scale * d_bias + slope * sum_x + n * level, d_weight, d_bias
-        shared = (
-            g if m == len(g) else g.sum(0, True) for g, m in zip(small, ctx.rows, strict=True)
-        )
-        return dx, *shared, None, None
+        # what was shared by the samples is summed over them by autograd
+        return dx, scale * d_bias + slope * sum_x + n * level, d_weight, d_bias, None, None
 
 
 def total(v: Float[Tensor, "b h w c"]) -> Float[Tensor, "b c"]:
