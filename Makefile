@@ -38,6 +38,10 @@ help:  ## this list
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e .
 	@touch .venv/.base
 
+.venv/.bench: pyproject.toml constraints.txt | .venv/bin/python
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[bench]'
+	@touch .venv/.base .venv/.bench
+
 smoke: .venv/.base  ## every target at the smoke tier: tables, verdicts, a report (2 minutes)
 	@$(PY) -m reproduce run all --tier smoke --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS))
 
@@ -77,7 +81,7 @@ verify: .venv/.base  ## run one published cell of a target again and compare (TA
 merge: .venv/.base  ## take in records from another machine (FROM=folder TIER=small)
 	@$(PY) -m reproduce merge $(FROM) --tier $(TIER) --results $(RESULTS)
 
-bench: .venv/.base  ## speed against what a user has today, as ratios (results/bench/*.csv)
+bench: .venv/.bench  ## speed against what a user has today, as ratios (results/bench/*.csv)
 	@$(PY) -m reproduce bench --results $(RESULTS)
 
 clean:  ## remove checkpoints and logs, and all of tier smoke; other records and tables stay

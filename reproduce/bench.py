@@ -23,6 +23,7 @@ __all__ = ["Contender", "Workload", "bench", "in_turn", "measure"]
 
 ROUNDS = 3
 WORKLOADS = {
+    "w3": "reproduce.bench_networks:networks",
     "w5": "reproduce.bench_startup:startup",
     "w6": "reproduce.bench_sweep:sweep",
     "w7": "reproduce.bench_steps:steps",
