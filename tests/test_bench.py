@@ -5,9 +5,11 @@ import itertools
 import random
 import socket
 
+from lightning_modules import neural_entropy as networks
+
 import pytest
 
-from reproduce import bench, bench_startup, bench_steps, bench_sweep
+from reproduce import bench, bench_networks, bench_startup, bench_steps, bench_sweep
 from reproduce.__main__ import main
 from reproduce.bench import Contender, Workload, in_turn, judge, measure
 from reproduce.bench_machine import machine
@@ -224,3 +226,44 @@ def test_w7_names_its_contenders_as_it_judges_them(monkeypatch):
     ours, bare = judge(made, measure(made, 2, random.Random(0)))
     assert (ours["median"], bare["median"]) == (9.0, 10.0)
     assert (ours["ratio"], ours["meets"]) == (0.9, "accept")
+
+
+# ------------------------------------------------------------------------------------------ W3
+def test_networks_need_the_one_they_are_compared_with(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    with pytest.raises(RequestError, match=r"'\.\[bench\]'"):
+        bench_networks.networks()
+
+
+def test_two_in_turns():
+    called = []
+    rates = bench_networks._in_turns(lambda: called.append(1), lambda: called.append(2), 3)
+    assert called == [1, 2] * 4  # the first of each is not timed
+    assert all(rate > 0 for rate in rates)
+
+
+def test_the_estimate_and_its_passes_evaluate_as_many_images(monkeypatch):
+    rows = []
+    whole = networks.ConvUNet.forward
+
+    def forward(self, y, s):
+        rows.append(len(y))
+        return whole(self, y, s)
+
+    monkeypatch.setattr(networks.ConvUNet, "forward", forward)
+    monkeypatch.setattr(bench_networks, "_POINTS", 10)
+
+    def counted(one, other, times):
+        counts = []
+        for call in (one, other):
+            rows.clear()
+            call()
+            counts.append(sum(rows))
+        return counts
+
+    monkeypatch.setattr(bench_networks, "_in_turns", counted)
+    assert len(set(bench_networks._estimate())) == 1
+
+
+def test_our_network_is_of_the_size_that_is_compared():
+    assert sum(p.numel() for p in bench_networks._ours().parameters()) == 1_489_441
