@@ -247,7 +247,7 @@ def test_the_estimate_and_its_passes_evaluate_as_many_images(monkeypatch):
     whole = networks.ConvUNet.forward
 
     def forward(self, y, s):
-        rows.append(len(y))
+        rows.append(len(y) * (len(y) <= 64))  # more rows come again, in parts
         return whole(self, y, s)
 
     monkeypatch.setattr(networks.ConvUNet, "forward", forward)
