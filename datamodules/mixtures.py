@@ -129,7 +129,8 @@ _MEANS = {
          -0.612900)),
 }
 
-# name -> (weights, means, stds); D* are the paper's, G* and N* have closed or quadrature values
+# name -> (weights, means, stds); D* are the paper's, G* and N* have closed or quadrature values,
+# E* are the equilibria of VP and VPx
 MIXTURES = {
     **{f"D{dim}": (_WEIGHTS, means, _STDS) for dim, means in _MEANS.items()},
     "D2-notebook": (_WEIGHTS, _MEANS[2], _NOTEBOOK_STDS),
@@ -138,8 +139,21 @@ MIXTURES = {
     "N1": ((1.0,), ((0.0,),), (0.5,)),
     "N2": ((1.0,), ((1.0, 1.0),), (0.7,)),
     "N3": ((1.0,), ((1.0, 0.0, 0.0),), (1.0,)),
+    "E3": ((1.0,), ((0.0, 0.0, 0.0),), (1.0,)),
+    "E3-x": ((1.0,), ((0.0, 0.0, 0.0),), (0.1,)),
 }
 # fmt: on
+
+
+def _dilated(law: tuple, d: float) -> tuple:
+    """The law of ``(1 + d) x``: box and widths both grow with the authors' ``dist_scale``, d."""
+    weights, means, stds = (np.asarray(v) for v in law)
+    return weights, (1 + d) * means, (1 + d) * stds
+
+
+MIXTURES |= {
+    f"D{dim}-d{d:g}": _dilated(MIXTURES[f"D{dim}"], d) for dim in (3, 6, 9) for d in (0.5, 1.0)
+}
 
 
 class MixtureData(L.LightningDataModule):

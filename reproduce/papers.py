@@ -21,6 +21,7 @@ PAPERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "bounds",
             "samples",
             "images",
+            "density",
             "training",
             "datasets",
             "controls",

@@ -21,6 +21,7 @@ from reproduce.records import write_atomically
 __all__ = ["Section", "board", "duration", "interval", "number", "prose", "spread", "write"]
 
 _VERDICTS = ("reproduced", "contradicted", "undecided", "not comparable", "not run")
+_NAMED = ("contradicted", "undecided")  # which of a target's claims an overview names
 _PAPERS = {"eiw-flow": "EIW-Flow", "neural-entropy": "Neural Entropy", "simflow": "SimFlow"}
 
 
@@ -230,6 +231,23 @@ def board(sections: list[Section]) -> str:
     labels = ("claim", "statement", "paper's value", "ours, 95 % interval", "verdict")
     table = _grid([(label, False) for label in labels], rows)
     return table + "\n" if rows else "No claim yet.\n"
+
+
+def overview(sections: list[Section]) -> str:
+    """A row a target, as a Markdown table: its question, and its claims by verdict."""
+    rows: list[list[str]] = []
+    for name, group in _papers(sections):
+        rows += [[f"{name}: {_count(len(group), 'target')}", "", "", ""]]
+        for section in group:
+            slugs: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
+            for v in section.verdicts:
+                slugs[v.verdict].append(f"`{v.claim.split('/')[1]}`")
+            told = [f"{len(s)} {v}" for v, s in slugs.items() if s]
+            named = [f"{v}: {', '.join(slugs[v])}" for v in _NAMED if slugs[v]]
+            target = section.target
+            rows.append([f"`{target.id}`", target.question, ", ".join(told), "; ".join(named)])
+    labels = ("target", "question", "claims", "contradicted or undecided")
+    return _grid([(label, False) for label in labels], rows) + "\n"
 
 
 def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:

@@ -181,6 +181,11 @@ def summary_table(seen: Observed) -> pd.DataFrame:
         arm = tuple(where[a] for a in seen.axes)
         paper = paper_value(target, target.printed.get(metric, ""), where)
         comparable = seen.tier == "paper" or metric in target.comparable
+        notes = ["the same for every seed"] if one else []
+        if paper and not comparable:
+            notes.insert(0, "not comparable")
+        elif paper and low < high:
+            notes.insert(0, _point(low, high, paper))
         rows.append(
             {
                 **where,
@@ -195,11 +200,7 @@ def summary_table(seen: Observed) -> pd.DataFrame:
                 "paper": paper["value"] if paper else math.nan,
                 "paper_source": paper["source"] if paper else "",
                 "paper_error": paper["error"] if paper else math.nan,
-                "note": "; ".join(
-                    ["not comparable"] * bool(paper and not comparable)
-                    + [_point(low, high, paper)] * bool(paper and comparable and low < high)
-                    + ["the same for every seed"] * one
-                ),
+                "note": "; ".join(notes),
             }
         )
     for arm, count in bad.items():  # an arm of which nothing is left is a row too

@@ -175,6 +175,15 @@ def test_unknown_mixture_is_told_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("d", [0.5, 1])
+@pytest.mark.parametrize("name", ["D3", "D6", "D9"])
+def test_a_dilated_mixture_is_the_law_of_dilated_points(name, d):
+    plain, wide = GaussianMixture.named(name), GaussianMixture.named(f"{name}-d{d}")
+    x = points(plain.dim)
+    close(wide.log_prob((1 + d) * x), plain.log_prob(x) - plain.dim * math.log(1 + d))
+    close(wide.sample(9, generator(0, "a")), (1 + d) * plain.sample(9, generator(0, "a")))
+
+
 def test_weights_sum_to_one():
     for name in MIXTURES:
         assert float(GaussianMixture.named(name).weights.sum()) == pytest.approx(1, abs=1e-15)

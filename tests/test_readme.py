@@ -48,13 +48,13 @@ def test_the_board_is_the_one_of_the_records():
     from reproduce.papers import targets
     from reproduce.publish import read_sections
     from reproduce.records import Store
-    from reproduce.report import board
+    from reproduce.report import overview
 
     if not (ROOT / "results/small/records").exists():
         pytest.skip("no committed records")
     written = README.split(BEGIN)[1].split(END)[0].strip()
     sections = read_sections("small", Store(ROOT / "results", "small"))
-    assert written == board(sections).strip()
+    assert written == overview(sections).strip()
     for target in targets().values():
         assert f"`{target.id}`" in README
 
@@ -68,3 +68,17 @@ def test_every_metric_of_a_target_is_measured(tier):
     for target in targets().values():
         seen = observe(target, tier, Store(ROOT / "results", tier))
         assert set(seen.rows["metric"]) == set(target.metrics), target.id
+
+
+def test_an_overview_has_a_row_a_target_and_names_what_is_not_reproduced():
+    from test_report import section, verdict
+
+    from reproduce.report import overview
+
+    claims = [verdict(), verdict(), verdict(verdict="undecided"), verdict(verdict="contradicted")]
+    lines = overview([section(verdicts=claims), section({"id": "x"}, verdicts=[])]).splitlines()
+    assert lines[0] == "| target | question | claims | contradicted or undecided |"
+    assert lines[2].startswith("| Neural Entropy: 2 targets |")
+    assert "| 2 reproduced, 1 contradicted, 1 undecided |" in lines[3]
+    assert lines[3].endswith("| contradicted: `rises`; undecided: `rises` |")
+    assert lines[4].startswith("| `x` |")
