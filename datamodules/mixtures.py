@@ -152,7 +152,9 @@ def _dilated(law: tuple, d: float) -> tuple:
 
 
 MIXTURES |= {
-    f"D{dim}-d{d:g}": _dilated(MIXTURES[f"D{dim}"], d) for dim in (3, 6, 9) for d in (0.5, 1.0)
+    f"D{dim}-d{10 * d:02.0f}": _dilated(MIXTURES[f"D{dim}"], d)  # in tenths
+    for dim in (3, 6, 9)
+    for d in (0.5, 1.0)
 }
 
 

@@ -124,6 +124,7 @@ def expand(
     """All cells of a target at a tier, seeds outermost, so that early stops leave whole pairs."""
     return [
         resolve(target, tier, arm, seed, changes)
-        for seed in seeds(target, tier, n_seeds)
+        for i, seed in enumerate(seeds(target, tier, n_seeds))
         for arm in target.arms(tier)
+        if arm.seeds is None or i < arm.seeds
     ]

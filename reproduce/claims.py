@@ -47,7 +47,7 @@ class _Part:
 def judge(seen: Observed) -> list[Verdict]:
     """A verdict for each claim of the target, in order.
 
-    A printed value belongs to the tiers that can judge it alone; elsewhere it stands in the tables.
+    A printed value belongs to the tiers that can judge it; elsewhere it stands in the tables.
     """
     claims = (c for c in seen.target.claims if seen.tier in c.tiers or not isinstance(c, Value))
     return [_judge(claim, seen) for claim in claims]

@@ -59,12 +59,14 @@ class Evaluator:
 class Arm:
     """One arm: where it stands in the table (``axes``), and the keys it changes in the config.
 
-    ``config`` is the stem of another YAML than the target's, where an arm has its own.
+    ``config`` is the stem of another YAML than the target's, where an arm has its own; ``seeds``
+    the most seeds it wants, where nothing in it is random.
     """
 
     axes: Mapping[str, Any]
     overrides: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)

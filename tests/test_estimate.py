@@ -94,7 +94,10 @@ def test_all_targets_have_a_price_whatever_machine_their_configs_ask_for(store, 
     said = estimate(targets().values(), "paper", 4e14, store)
     for dim in (1, 2, 3, 6, 9):
         assert f"  trainable parameters  {1_314_816 + 257 * dim:,}\n" in said
-    assert "nothing to train in 24 cells" in said
+    assert "  trainable parameters  1,115,297\n" in said
+    assert "  trainable parameters  42,096,131\n" in said
+    still = [c for t in targets().values() for c in expand(t, "paper") if not c.updates[-1]]
+    assert f"nothing to train in {len({c.name for c in still})} cells" in said
     assert "  updates               20,480\n" in estimate([PROFILE], "gpu", None, store)
 
 

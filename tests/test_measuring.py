@@ -129,6 +129,17 @@ def test_in_one_record_a_key_means_one_measure(tier):
                 assert meant.setdefault((cell.name, evaluator.key), evaluator) == evaluator
 
 
+def test_an_arm_may_want_fewer_seeds():
+    plain = tiny.target()
+    target = dataclasses.replace(
+        plain, arms=lambda tier: [dataclasses.replace(a, seeds=1) for a in plain.arms(tier)[:1]]
+        + plain.arms(tier)[1:]
+    )  # fmt: skip
+    assert [(c.axes["lr"], c.seed) for c in expand(target, "smoke", 3)] == [
+        (1e-3, 1), (2e-3, 1), (2e-3, 7), (2e-3, 17),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_every_cell_is_measured_and_named_once(tier):
     for target in targets().values():

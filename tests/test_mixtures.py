@@ -178,7 +178,7 @@ def test_unknown_mixture_is_told_in_one_line():
 @pytest.mark.parametrize("d", [0.5, 1])
 @pytest.mark.parametrize("name", ["D3", "D6", "D9"])
 def test_a_dilated_mixture_is_the_law_of_dilated_points(name, d):
-    plain, wide = GaussianMixture.named(name), GaussianMixture.named(f"{name}-d{d}")
+    plain, wide = GaussianMixture.named(name), GaussianMixture.named(f"{name}-d{10 * d:02.0f}")
     x = points(plain.dim)
     close(wide.log_prob((1 + d) * x), plain.log_prob(x) - plain.dim * math.log(1 + d))
     close(wide.sample(9, generator(0, "a")), (1 + d) * plain.sample(9, generator(0, "a")))

@@ -154,7 +154,7 @@ def test_the_error_is_that_of_the_noise_alone():
 
 # ------------------------------------------------------------------------------------- dilation
 @pytest.mark.parametrize("process", ["vp", "vpx", "sl"])
-@pytest.mark.parametrize("name", ["D3", "D3-d0.5", "D6-d1"])
+@pytest.mark.parametrize("name", ["D3", "D3-d05", "D6-d10"])
 def test_total_entropy_of_a_dilated_mixture(process, name):
     got = control_evaluators.dilated(Network(ones, process), held_out(name, 1))
     assert abs(got["scaled_err"]) < 1e-9

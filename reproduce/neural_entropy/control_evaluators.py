@@ -214,7 +214,7 @@ def dilated(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
     """
     name, _, d = data.mixture.partition("-d")
     process, plain = model.process, GaussianMixture.named(name)
-    wider = replace(process, kappa=process.kappa * (1 + float(d or 0)))
+    wider = replace(process, kappa=process.kappa * (1 + int(d or 0) / 10))
     total, scaled = (
         entropy_drop(p, law, _points(law, 100_000, "dilation"))[0]
         for p, law in ((process, plain), (wider, data.density))

@@ -267,7 +267,7 @@ def dilation_arms(tier: str) -> list[Arm]:
     for name in ("D3", "D6", "D9") if tier == "paper" else ("D3",):
         for d in (0.0, 1.0) if tier == "smoke" else (0.0, 0.5, 1.0):
             for process in ("vp", "vpx"):
-                one = arm(process, f"{name}-d{d:g}" if d else name)
+                one = arm(process, f"{name}-d{10 * d:02.0f}" if d else name)
                 axes = {"process": process, "mixture": name, "d": d}
                 found.append(Arm(axes, one.overrides))
     return found

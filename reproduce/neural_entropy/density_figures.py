@@ -31,6 +31,7 @@ def density(seen: Observed, records: list[dict[str, Any]]) -> Any:
     errors.plot([], [], "--", color="grey", label="throws$^{-1/2}$")
     errors.set(xscale="log", yscale="log", xlabel="throws", title="Error of one estimate")
     errors.set_xticks(throws, throws)
+    errors.set_yticks(spreads := [0.1, 0.2, 0.5, 1.0], spreads)
     errors.minorticks_off()
     errors.set_ylabel("spread of repeated estimates (nats)")
     errors.legend()
@@ -134,7 +135,7 @@ def score_matching(seen: Observed, records: list[dict[str, Any]]) -> Any:
     left.legend(fontsize=7)
 
     known = seen.rows[~seen.rows["mixture"].isin(["E3", "E3-x"])]
-    arms = list(dict.fromkeys(zip(known["mixture"], known["process"], strict=True)))
+    arms = sorted(set(zip(known["mixture"], known["process"], strict=True)))
     names = {"vp": "VP", "vpx": "VPx"}
     for shift, colour, metric, label in (
         (-0.12, COLOURS[0], "S_tot", "$S_{tot}$"),

@@ -39,6 +39,7 @@ def untrained(axes: dict[str, Any], process: str, changes: dict[str, float]) -> 
             "trainer.max_steps": 0,
             "marks.updates": [],
         },
+        seeds=1,
     )
 
 
