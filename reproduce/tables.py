@@ -86,7 +86,7 @@ def _state(target: Target, cell: Cell, store: Store) -> tuple[str, str, dict[str
         record = store.read(cell)
     except CorruptRecord as error:
         return "missing", f"{error}: run the target again", None
-    if record is None:
+    if record is None or target.id not in record["targets"]:  # made for others: not yet taken up
         return "missing", "", None
     absent = [e.key for e in target.measured(cell) if _held(record, e) is None]
     if not absent:
