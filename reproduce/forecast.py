@@ -53,7 +53,7 @@ class Costs:
 
         Most alike are cells that differ in the seed alone; then, roughly, cells of its targets
         with the same classes of model and data; then any of its paper. A cell that trains is
-        never priced by one that does not.
+        never priced by one that does not, nor by one with another class of network.
         """
         for level, groups in enumerate(_groups(cell.paper, targets, cell.config)):
             for known in self._folders:
@@ -93,9 +93,10 @@ def _groups(
     """The groups of cells that a cell belongs to, the most alike first."""
     seedless = {k: v for k, v in config.items() if k != "seed_everything"}
     same = json.dumps(nine_digits(without_paths(seedless)), sort_keys=True)
-    trains = config["trainer"]["max_steps"] > 0
-    kind = (config["model"]["class_path"], config["data"]["class_path"], trains)
-    return [same], [(target, kind) for target in targets], [(paper, trains)]
+    net = config["model"]["init_args"].get("net") or {}
+    work = (config["trainer"]["max_steps"] > 0, net.get("class_path"))
+    kind = (config["model"]["class_path"], config["data"]["class_path"], work)
+    return [same], [(target, kind) for target in targets], [(paper, work)]
 
 
 def makespan(seconds: Iterable[float], n_workers: int) -> float:

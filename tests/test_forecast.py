@@ -100,6 +100,13 @@ def test_a_cell_that_trains_is_not_priced_by_one_that_does_not(store):
     assert costs(store).of(untrained, ["tiny"]).seconds == 1.0
 
 
+def test_a_cell_is_not_priced_by_another_network(store):
+    (other,) = cells(lr=2e-3)
+    other.config["model"]["init_args"]["net"]["class_path"] = "another.Net"
+    done(store, other, 9.0)
+    assert costs(store).of(*cells(), ["tiny"]) is None
+
+
 def test_the_run_s_own_records_come_before_the_published_ones(store, published):
     first, second = cells(seeds=2)
     done(published, first, 99.0)
