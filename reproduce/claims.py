@@ -124,6 +124,8 @@ def _where(rows: pd.DataFrame, axis: str, wanted: Any) -> pd.DataFrame:
 # ------------------------------------------------------------------------------ statistics
 def _statistical(claim: Claim, seen: Observed, rows: pd.DataFrame, verdict: Verdict) -> Verdict:
     parts = [_decide(claim, part) for part in _parts(claim, seen, rows)]
+    # an arm that has no such number is none of the claim's parts; one that failed is told below
+    parts = [part for part in parts if len(part.values)] or parts
     if not parts:
         return replace(verdict, verdict="undecided", reason="no rows for this claim")
     weakest = min(parts, key=lambda part: part.strength)

@@ -77,7 +77,8 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
     if target.derive and len(frame):
         module, name = target.derive.split(":")
         more = getattr(importlib.import_module(module), name)(frame, tier)
-        frame = pd.concat([frame, more.reindex(columns=columns)], ignore_index=True)
+        more = more[more["metric"].isin(list(target.metrics))].reindex(columns=columns)
+        frame = pd.concat([frame, more], ignore_index=True)
     return Observed(target, tier, axes, frame, pd.DataFrame(cells), tuple(stale))
 
 

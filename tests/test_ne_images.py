@@ -65,6 +65,7 @@ def test_two_readings_of_the_same_runs():
     rows = readings(runs(values), "small")
     assert found(rows, "growth_updates") == [1.0]
     assert found(rows, "growth_epochs") == pytest.approx([math.log(940) / math.log(40)])
+    assert found(rows, "log_growth_epochs") == found(rows, "R2_log_minus_linear_epochs")
     assert found(rows, "log_slope_epochs")[0] == pytest.approx(93, abs=1)
     assert found(rows, "nats_per_efold_of_updates", N=100) == pytest.approx([100.0])
     change = math.log(18800) / math.log(9400) - 1
@@ -72,6 +73,13 @@ def test_two_readings_of_the_same_runs():
     assert found(rows, "converged", N=1000) == [0.0]
     # the run of 100 passes the paper's 1389 beyond its end; that of 1000 never does
     assert found(rows, "updates_to_paper") == []
+
+
+def test_a_law_of_falling_entropy_is_no_growth():
+    values = {n: {9400: 1500.0, 18800: 2000 - 50 * math.log(n)} for n in (100, 1000, 10_000)}
+    rows = readings(runs(values), "small")
+    assert found(rows, "R2_log_minus_linear_updates")[0] > 0.1
+    assert found(rows, "log_growth_updates") == [-1.0]
 
 
 def test_where_a_run_passes_the_papers_value():
@@ -112,7 +120,9 @@ def test_shares_of_quality():
     rows["metric"] = "sliced_W2"
     more = courses.quality(rows, "small")
     assert found(more, "relative_gain") == pytest.approx([0.5, 0.625])
-    assert found(more, "late_share") == pytest.approx([0.25])
+    assert found(more, "late_excess") == pytest.approx([0.625 - 1.2 * 0.5])
+    worse = rows.assign(value=[8.0, 9.0, 3.0])  # nothing was gained before: no share to speak of
+    assert found(courses.quality(worse, "small"), "late_excess") == []
 
 
 # -------------------------------------------------------------------------------- estimators

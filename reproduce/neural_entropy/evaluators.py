@@ -207,7 +207,8 @@ def _totals(mixture: str, process: Process) -> dict[str, float]:
 def bound(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
     """Upper bound on ``KL(p_d || p_theta)`` from held-out points, and what it should equal.
 
-    ``KL_bound = L_EM + KL(p_T || p_0)`` in expectation: two estimators that share no draw.
+    ``KL_bound = L_EM + KL(p_T || p_0)`` in expectation: two estimators that share held-out points
+    but no noise.
     """
     process, density = model.process, data.density
     n = len(data.x_eval)  # 500 throws for 1000 points at tier small

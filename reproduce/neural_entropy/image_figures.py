@@ -71,7 +71,7 @@ def _against_n(ax: Any, rows: pd.DataFrame, data: str, tier: str) -> None:
     points = [
         (r["at"]["N"], r["value"], r["error"])
         for r in printed("neural-entropy")
-        if r["key"] == "samples-figure/S_NN" and data.startswith(r["at"]["data"])
+        if r["key"] == "samples-figure/S_NN" and data == r["at"]["data"]
     ]
     if points:
         x, y, error = zip(*points, strict=True)
@@ -93,6 +93,7 @@ def _against_updates(ax: Any, rows: pd.DataFrame, data: str, title: str) -> None
         ours = _table(rows, "S_NN", "updates", data=data, N=n)
         band(ax, list(ours.columns), ours.to_numpy(), colour, f"{n:,}")
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter("")  # over little more than a decade they would overlap
     ax.set_ylim(bottom=0)
     ax.set_xlabel("gradient updates")
     ax.set_title(f"{title}, along training")

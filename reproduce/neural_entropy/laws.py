@@ -68,7 +68,9 @@ def _across(runs: pd.DataFrame, reading: str) -> Iterator[dict[str, Any]]:
     if len(n) < 3:
         return
     base = runs.iloc[-1].to_dict() | {"cell": ""}
-    for name, value in {"growth": s[-1] / s[0], **fit_laws(n, s)}.items():
+    laws = fit_laws(n, s)
+    laws["log_growth"] = laws["R2_log_minus_linear"] if laws["log_slope"] > 0 else -1.0
+    for name, value in {"growth": s[-1] / s[0], **laws}.items():
         yield base | {"metric": f"{name}_{reading}", "value": value}
 
 

@@ -15,7 +15,7 @@ from reproduce.target import (
     Value,
 )
 
-__all__ = ["EPOCHS", "TARGETS", "image_arm"]
+__all__ = ["EPOCHS", "PER_CLASS", "STORED", "TARGETS", "image_arm"]
 
 _IMAGES = "reproduce.neural_entropy.image_evaluators"
 STORED = Evaluator("stored_images", 1, f"{_IMAGES}:stored", data="StoredImages")
@@ -28,8 +28,8 @@ _MIXTURE = Evaluator(
 
 # the epochs at which runs are compared, few for all N and more for those that make so many; their
 # updates, ceil(N / 32) an epoch, are marks
-EPOCHS = {"smoke": (3, 12), "small": (10, 200), "gpu": (10, 200), "paper": (50, 600)}
-_PER_CLASS = {  # the first n of each class; 10,000 is the authors' cap, which takes all
+EPOCHS = {"smoke": (3, 12), "small": (10, 200), "gpu": (10, 200), "paper": (50, 150)}
+PER_CLASS = {  # the first n of each class; 10,000 is the authors' cap, which takes all
     "smoke": (2, 10, 100),
     "small": (10, 100, 300, 1000, 10_000),
     "gpu": (10, 100, 300, 1000, 10_000),
@@ -69,18 +69,18 @@ def _mixture_arm(n: int) -> Arm:
 
 def arms(tier: str) -> list[Arm]:
     if tier == "smoke":
-        found = [image_arm("digits", n) for n in _PER_CLASS[tier]]
+        found = [image_arm("digits", n) for n in PER_CLASS[tier]]
     else:
-        found = [image_arm("mnist", n) for n in reversed(_PER_CLASS[tier])]
+        found = [image_arm("mnist", n) for n in reversed(PER_CLASS[tier])]
     if tier in ("gpu", "paper"):
-        found += [image_arm("cifar10_jpeg", n) for n in reversed(_PER_CLASS[tier])]
+        found += [image_arm("cifar10_jpeg", n) for n in reversed(PER_CLASS[tier])]
     return found + [_mixture_arm(n) for n in _MIXTURE_N.get(tier, ())]
 
 
 _MNIST = {"data": "mnist"}
 _READINGS = (
     ("epochs", "equal epochs"),
-    ("more_epochs", "equal epochs, twenty times as many"),
+    ("more_epochs", "equal epochs, more of them on fewer images"),
     ("updates", "equal updates"),
 )
 
@@ -118,6 +118,7 @@ SAMPLES = Target(
                 "R2_power": "",
                 "R2_linear": "",
                 "R2_log_minus_linear": "",
+                "log_growth": "",
             }.items()
         },
         "updates_to_paper": "",
@@ -126,8 +127,6 @@ SAMPLES = Target(
     derive="reproduce.neural_entropy.laws:readings",
     printed={
         "S_NN_at_equal_epochs": "samples-figure/S_NN",
-        "S_NN_at_equal_more_epochs": "samples-figure/S_NN",
-        "S_NN_at_equal_updates": "samples-figure/S_NN",
     },
     claims=(
         *(
@@ -145,26 +144,36 @@ SAMPLES = Target(
                 ),
                 Order(
                     f"log-beats-linear-at-equal-{reading.replace('_', '-')}",
-                    f"MNIST, {words}: a law in log N explains S_NN better than one in N, R2 by "
-                    "more than 0.1",
+                    f"MNIST, {words}: S_NN rises with N, and a law in log N explains it better "
+                    "than one in N, R2 by more than 0.1",
                     where=_MNIST,
                     less=0.1,
-                    greater=Pick(f"R2_log_minus_linear_{reading}"),
+                    greater=Pick(f"log_growth_{reading}"),
                     paper="0.29 (our fits to its figure)",
-                ),
-                Order(
-                    f"less-than-fivefold-at-equal-{reading.replace('_', '-')}",
-                    f"MNIST, {words}: S_NN grows less than fivefold from the least N to the "
-                    "greatest",
-                    where=_MNIST,
-                    less=Pick(f"growth_{reading}"),
-                    greater=5.0,
-                    paper="1.84",
                 ),
             )
         ),
-        Equivalence(
+        *(
+            Order(
+                f"less-than-fivefold-at-equal-{reading.replace('_', '-')}",
+                f"MNIST, {words}: S_NN grows less than fivefold from the least N to the greatest",
+                where=_MNIST,
+                less=Pick(f"growth_{reading}"),
+                greater=5.0,
+                paper="1.84",
+            )
+            for reading, words in _READINGS[:2]
+        ),
+        Order(
             "no-growth-at-equal-updates",
+            "Control, MNIST: at equal updates S_NN of the greatest N exceeds that of the least by "
+            "less than 10 %",
+            where=_MNIST,
+            less=Pick("growth_updates"),
+            greater=1.1,
+        ),
+        Equivalence(
+            "same-at-equal-updates",
             "Control, MNIST: at equal updates S_NN of the greatest N is within 10 % of that of "
             "the least",
             where=_MNIST,
@@ -200,8 +209,8 @@ SAMPLES = Target(
         ),
         Order(
             "memorisers-differ",
-            "MNIST: networks of few samples depart from the score further on held-out images "
-            "than on their own (N = 100)",
+            "MNIST, N = 100: after training S_NN is larger on held-out images than on the "
+            "network's own",
             where={**_MNIST, "N": 100},
             tiers=("small", "gpu"),
             unit="nats",
@@ -210,9 +219,9 @@ SAMPLES = Target(
         ),
         Order(
             "cifar-above-mnist",
-            "At every N, CIFAR-10 stores more than MNIST",
+            "At every N that both have, CIFAR-10 stores more than MNIST",
             over=("N",),
-            where={"N": (100, 1000, 10_000)},
+            where={"N": (100, 1000, 3000, 10_000, 30_000)},
             tiers=("gpu", "paper"),
             unit="nats",
             less=Pick("S_NN", {"data": "mnist", **_LAST}),
@@ -260,18 +269,27 @@ SAMPLES = Target(
     figure="reproduce.neural_entropy.image_figures:samples",
     how="One run for each N and seed, by the authors' recipe (batches of 32, one draw, Adam at "
     "1e-4, unweighted loss), on the first N / 10 images of each class. S_NN is measured along the "
-    "updates on held-out images, over the paper's times (0.002 to 0.998), drawn at "
-    "random in 8 strata of logit(s). `_epochs` compares runs after 10 epochs each (50 at tier "
-    "paper), `_more_epochs` after 200 (600) those that make as many (N up to 3000), `_updates` "
-    "after the last update; a law's row stands at the greatest N. `doubling` is the relative "
+    "updates on held-out images, over the paper's times (0.002 to 0.998, CIFAR-10 from 1e-5 on), "
+    "drawn at random in 8 strata of logit(s). `_epochs` compares runs after 10 epochs each (50 at "
+    "tier paper), `_more_epochs` after 200 (150) those that make as many (N up to 3000, 10,000), "
+    "`_updates` after the last update; a law's row stands at the greatest N. `log_growth` is the "
+    "difference of R2 where S_NN rises with N, else -1. `nats_per_efold_of_updates` is fitted "
+    "from 600 updates on, and the images that are measured, 500 held out and up to 500 of its "
+    "own, are the same for every seed. `doubling` is the relative "
     "change of S_NN since half as many updates, and `converged` whether it is below 2 %. "
     "`updates_to_paper` is where a run passes the paper's value for its N. D9 is the paper's "
     "smooth mixture, whose S_tot is known.",
     departures=(
         "The paper does not say after how many epochs its points were taken.",
-        "small: 500 held-out images with 8 random times each, not 1000 with 500 fixed ones; "
-        "N = 3000 in place of 30,000, so that three N reach 200 epochs; 18,800 updates, which is "
-        "10 epochs of all of MNIST.",
+        "8 random times an image, not 500 fixed ones for all: the network's rate has ripples in "
+        "time. small: 500 held-out images, not 1000.",
+        "small: N = 3000 in place of 30,000, so that three N reach 200 epochs; 18,800 updates, "
+        "which is 10 epochs of all of MNIST.",
+        "Changed after the first seed was seen: a law in log N counts only where S_NN rises, and "
+        "the one-sided control `no-growth` stands beside the two-sided one. Both make it harder "
+        "for a fall with N to be taken for growth.",
+        "S_NN of one network jumps by 1 to 3 % within 50 updates, for the learning rate is "
+        "constant: `converged` reads single iterates.",
         "The authors' MNIST network does not start at zero: a fresh one has S_NN near 500 nats, "
         "which training first unlearns (until some 300 updates), so that few epochs of few "
         "images show the start rather than what is stored.",

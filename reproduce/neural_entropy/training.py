@@ -97,7 +97,11 @@ _RECIPE: dict[str, dict[str, Any]] = {
         "marks.updates": [250, 1000, 2000, 2500, 3000, 3500, 4000],
     },
 }
-_DIGITS = {"data.init_args.source": "digits", "data.init_args.n_per_class": 100}
+_DIGITS = {
+    "data.init_args.source": "digits",
+    "data.init_args.n_per_class": 100,
+    "data.init_args.n_eval": 200,
+}
 _IMAGES: dict[str, dict[str, Any]] = {
     "small": {**_DIGITS, "trainer.max_steps": 1000},
     "gpu": {**_DIGITS, "trainer.max_steps": 5000},
@@ -155,7 +159,7 @@ def architecture_arms(tier: str) -> list[Arm]:
 
 _SIZE = Evaluator("size", 1, "reproduce.neural_entropy.control_evaluators:size", marks="last")
 _CE = Evaluator(
-    "cross_entropy",
+    "last_cross_entropy",
     1,
     "reproduce.neural_entropy.image_evaluators:cross_entropy",
     marks="last",
