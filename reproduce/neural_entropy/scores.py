@@ -144,12 +144,12 @@ SCORE_MATCHING = Target(
         Equivalence(
             "stored-does-not-grow",
             "p_d = N(0, I): S_NN of entropy-matching networks is the same for beta_max 16 and "
-            "32 within 0.1 D nats",
+            "32 within 0.1 nats",
             where={"mixture": "E3", "network": "em"},
             unit="nats",
             a=Pick("S_NN", {"beta_max": 32}),
             b=Pick("S_NN", {"beta_max": 16}),
-            margin=0.3,
+            margin=0.1,
         ),
         Identity(
             "rise-of-entropy",
