@@ -119,7 +119,7 @@ def test_bench_writes_a_table_with_the_machine(named, only_dummy, tmp_path, caps
 
 @pytest.mark.parametrize(
     ("args", "says"),
-    [(["w9"], "'w9': choose from w5, w6, w7"), (["w5", "--rounds", "0"], "at least 1, not 0")],
+    [(["w9"], "'w9': choose from w3, w5, w6, w7"), (["w5", "--rounds", "0"], "at least 1, not 0")],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(args, says, tmp_path, capsys):
     assert main(["bench", *args, "--results", str(tmp_path / "r")]) == 2
