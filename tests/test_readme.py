@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,18 @@ def test_the_ten_lines_of_python_run(tmp_path):
     stored, total, lost = found["neural"], found["total"], found["match"]
     assert 0 < total < 3
     assert (total**0.5 - stored**0.5) ** 2 <= lost <= (total**0.5 + stored**0.5) ** 2
+
+
+def test_the_ten_lines_about_images_run(capsys):
+    from lightning_modules import neural_entropy
+
+    lines = neural_entropy.__doc__.split("paper's):")[1]
+    code = textwrap.dedent(lines).replace("max_steps=500", "max_steps=5")
+    made: dict = {}
+    exec(code.replace("Trainer(", "Trainer(enable_progress_bar=False, "), made)
+    assert made["images"].shape == (16, 1, 8, 8)
+    assert made["images"].isfinite().all()
+    assert "S_NN (" in capsys.readouterr().out
 
 
 def test_every_command_exists():
