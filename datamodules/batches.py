@@ -1,14 +1,15 @@
 """Training batches as a function of (seed, update) alone, so that a resumed run is exact."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
-__all__ = ["StepBatches", "generator"]
+__all__ = ["Chunks", "StepBatches", "generator"]
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
@@ -84,6 +85,27 @@ class StepBatches(IterableDataset):
                     len(self.arrays[0]), generator=generator(self.seed, "order", epoch)
                 )
             rows = self.indices(update, order)
-            batch = tuple(a[rows] for a in self.arrays)
-            yield batch if len(batch) > 1 else batch[0]
+            yield _bare([a[rows] for a in self.arrays])
             update += 1
+
+
+class Chunks(Dataset):
+    """Rows of equally long arrays in consecutive chunks, bare when there is but one array.
+
+    The last chunk may be shorter.
+    """
+
+    def __init__(self, arrays: Sequence[Tensor], size: int) -> None:
+        self.arrays, self.size = arrays, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.arrays[0]) / self.size)
+
+    def __getitem__(self, i: int) -> Any:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return _bare([a[i * self.size : (i + 1) * self.size] for a in self.arrays])
+
+
+def _bare(batch: Sequence[Tensor]) -> Any:
+    return tuple(batch) if len(batch) > 1 else batch[0]

@@ -8,7 +8,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-from datamodules.batches import StepBatches, generator
+from datamodules.batches import Chunks, StepBatches, generator
 from datamodules.sources import DataError
 
 import lightning as L
@@ -211,7 +211,7 @@ class MixtureData(L.LightningDataModule):
         return DataLoader(batches, batch_size=None)
 
     def _held_out(self) -> DataLoader:
-        return DataLoader(_Chunks(self.x_eval, self.batch_size), batch_size=None)
+        return DataLoader(Chunks((self.x_eval,), self.batch_size), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         return self._held_out()
@@ -221,18 +221,3 @@ class MixtureData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self._held_out()
-
-
-class _Chunks(torch.utils.data.Dataset):
-    """Rows of a tensor in consecutive chunks; the last may be shorter."""
-
-    def __init__(self, x: Tensor, size: int) -> None:
-        self.x, self.size = x, size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.x) / self.size)
-
-    def __getitem__(self, i: int) -> Tensor:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return self.x[i * self.size : (i + 1) * self.size]

@@ -6,12 +6,12 @@ the values, so they are part of what is measured.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.batches import StepBatches
+from datamodules.batches import Chunks, StepBatches
 from datamodules.cache import fingerprint
 from datamodules.sources import DataError, first_per_class, load
 
@@ -192,20 +192,11 @@ class _Batches(StepBatches):
         return map(_ready, super().__iter__())
 
 
-class _Chunks(Dataset):
-    """Rows of equally long tensors in consecutive chunks; the last may be shorter."""
-
-    def __init__(self, arrays: Sequence[Tensor], size: int) -> None:
-        self.arrays, self.size = arrays, size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.arrays[0]) / self.size)
+class _Chunks(Chunks):
+    """Held-out images, which become float one chunk at a time."""
 
     def __getitem__(self, i: int) -> Any:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        batch = tuple(a[i * self.size : (i + 1) * self.size] for a in self.arrays)
-        return _ready(batch if len(batch) > 1 else batch[0])
+        return _ready(super().__getitem__(i))
 
 
 def _loader(batches: Dataset) -> DataLoader:

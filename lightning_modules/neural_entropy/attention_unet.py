@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from lightning_modules.neural_entropy.networks import lecun_weight_
 from lightning_modules.neural_entropy.unet import (
     Affine,
     group_count,
     is_cpu,
-    lecun_normal_,
     norm_silu,
 )
 
@@ -112,7 +112,7 @@ class AttentionUNet(nn.Module):
     def _initialise(self) -> None:
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
-                lecun_normal_(layer.weight, layer.weight[0].numel())
+                lecun_weight_(layer.weight, layer.weight[0].numel())
                 nn.init.zeros_(layer.bias)
         for block in (m for m in self.modules() if isinstance(m, Block)):
             nn.init.zeros_(block.second.weight)

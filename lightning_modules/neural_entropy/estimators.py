@@ -27,6 +27,7 @@ __all__ = [
     "kl_to_gaussian",
     "log_prob_bound",
     "score_integral",
+    "shared_out",
 ]
 
 Field = Callable[..., Tensor]
@@ -226,6 +227,13 @@ def entropy_curves(
     return EntropyCurves(window, **curves)
 
 
+def shared_out(parts: int, n: int, generator: torch.Generator) -> Float[Tensor, "parts n"]:
+    """Uniform numbers of [0, 1), one in each of n equal slices of every part, in random order."""
+    device = generator.device
+    u = torch.rand((2, parts, n), generator=generator, device=device, dtype=torch.float64)
+    return (u[0].argsort(1) + u[1]) / n
+
+
 @torch.no_grad()
 def entropy_in_strata(
     process: Process,
@@ -257,8 +265,7 @@ def entropy_in_strata(
     per_call = max(1, rows // n)
     for first in range(0, strata, per_call):
         k = torch.arange(first, min(first + per_call, strata), device=x.device)
-        u = torch.rand((2, len(k), n), generator=generator, device=x.device, dtype=torch.float64)
-        u = (u[0].argsort(1) + u[1]) / n  # the points of a part share it out among them
+        u = shared_out(len(k), n, generator)
         s = (ends[0].item() + width * (k[:, None] + u)).sigmoid().flatten()
         z = torch.randn(
             (len(s), *x.shape[1:]), generator=generator, device=x.device, dtype=x.dtype

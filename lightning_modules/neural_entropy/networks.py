@@ -88,8 +88,13 @@ class MLP(nn.Module):
 
 
 def lecun_normal_(layer: nn.Linear) -> None:
-    """Weights truncated at two sigma with variance 1/fan_in, biases zero (Flax's default)."""
-    # 0.8796 is the standard deviation of a standard normal truncated at +-2
-    std = layer.in_features**-0.5 / 0.87962566103423978
-    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    """Weights as ``lecun_weight_``, biases zero (Flax's default)."""
+    lecun_weight_(layer.weight, layer.in_features)
     nn.init.zeros_(layer.bias)
+
+
+def lecun_weight_(weight: Tensor, fan_in: int) -> None:
+    """Normal, truncated at two sigma, with variance 1/fan_in."""
+    # 0.8796 is the standard deviation of a standard normal truncated at +-2
+    std = fan_in**-0.5 / 0.87962566103423978
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

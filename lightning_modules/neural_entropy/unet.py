@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_modules.neural_entropy.networks import lecun_normal_, lecun_weight_
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,12 +73,11 @@ class ConvUNet(nn.Module):
         self.out = nn.Parameter(torch.empty(3, 3, in_channels, 2 * channels[0]))
         self.bias = nn.Parameter(torch.zeros(in_channels))
         for layer in (self.embed, self.shift):
-            lecun_normal_(layer.weight, embedding)
-            nn.init.zeros_(layer.bias)
+            lecun_normal_(layer)
         if zero_output:
             nn.init.zeros_(self.out)
         else:
-            lecun_normal_(self.out, 9 * 2 * channels[0])
+            lecun_weight_(self.out, 9 * 2 * channels[0])
 
     def forward(
         self, y: Float[Tensor, "batch channels height width"], s: Float[Tensor, " batch_or_1"]
@@ -147,7 +148,7 @@ class Stage(nn.Module):
         super().__init__()
         shape = (3, 3, channels, fan_in) if transposed else (channels, 3, 3, fan_in)
         self.kernel = nn.Parameter(torch.empty(shape))
-        lecun_normal_(self.kernel, 9 * fan_in)
+        lecun_weight_(self.kernel, 9 * fan_in)
         self.norm = Affine(channels)
         self.groups = group_count(channels, groups)
         self.stride, self.transposed = stride, transposed
@@ -192,13 +193,6 @@ def by_patches(x: Float[Tensor, "b h w c"]) -> bool:
 def group_count(channels: int, most: int = 32) -> int:
     """The most groups that divide the channels: narrow networks have fewer than the authors'."""
     return max(g for g in range(1, most + 1) if channels % g == 0)
-
-
-def lecun_normal_(weight: Tensor, fan_in: int) -> None:
-    """Truncated at two sigma with variance 1/fan_in (Flax's default)."""
-    # 0.8796 is the standard deviation of a standard normal truncated at +-2
-    std = fan_in**-0.5 / 0.87962566103423978
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def product(x: Float[Tensor, "b h w i"], weight: Float[Tensor, "o i"]) -> Float[Tensor, "b h w o"]:

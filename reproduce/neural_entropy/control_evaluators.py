@@ -14,7 +14,12 @@ from datamodules import GaussianMixture, MixtureData
 from datamodules.stored_images import StoredImages
 from lightning_modules import NeuralEntropy
 from lightning_modules.neural_entropy import Process
-from lightning_modules.neural_entropy.estimators import Window, entropy_curves, entropy_drop
+from lightning_modules.neural_entropy.estimators import (
+    Window,
+    entropy_curves,
+    entropy_drop,
+    shared_out,
+)
 from lightning_modules.neural_entropy.memoriser import Memoriser, memorised_entropy
 from lightning_modules.randomness import step_generator
 
@@ -116,11 +121,9 @@ def _strata(lo: float, hi: float, n: int, rng: torch.Generator) -> tuple[Tensor,
     """
     a, b = (math.log(v / (1 - v)) for v in (lo, hi))
     parts = math.ceil(8 * (b - a))
-    u = torch.rand((2, parts, n), generator=rng, device=rng.device, dtype=torch.float64)
-    u = (u[0].argsort(1) + u[1]) / n
     k = torch.arange(parts, device=rng.device)[:, None]
     width = (b - a) / parts
-    return (a + width * (k + u)).sigmoid(), width
+    return (a + width * (k + shared_out(parts, n, rng))).sigmoid(), width
 
 
 # ----------------------------------------------------------------------------- memorisation

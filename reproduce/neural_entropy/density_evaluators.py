@@ -36,25 +36,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduce.neural_entropy.evaluators import _is_exact, _points, _total
+from reproduce.neural_entropy.evaluators import (
+    Field,
+    _is_exact,
+    _points,
+    _total,
+    exact_field,
+    in_double,
+)
 
 __all__ = ["density", "score_matching", "speed"]
-
-Field = Callable[[Tensor, Tensor], Tensor]
-
-
-def _exact(process: Process, law: GaussianMixture) -> Field:
-    """e*, the departure of the exact score from equilibrium."""
-
-    def field(y: Tensor, s: Tensor) -> Tensor:
-        return law.diffused(process.mu(s), process.std(s)).score(y) - process.score_eq(y)
-
-    return field
-
-
-def _double(model: NeuralEntropy) -> Field:
-    """e_theta for points in double precision: the draws are then those of the exact field."""
-    return lambda y, s: model(y.float(), s.float()).double()
 
 
 # ---------------------------------------------------------------------- log-densities
@@ -68,7 +59,7 @@ def density(model: NeuralEntropy, data: MixtureData) -> dict[str, Any]:
     x = data.x_eval[:n].to(model.device).double()
     truth = law.log_prob(x).cpu()
     found: dict[str, Any] = {"truth": truth.float().numpy()}
-    for name, field in (("_exact", _exact(process, law)), ("", _double(model))):
+    for name, field in (("_exact", exact_field(process, law)), ("", in_double(model))):
         rng = step_generator(model.seed, "density", device=x.device)
         lower = log_prob_bound(process, field, x, throws=n, generator=rng)
         gap = truth - lower
@@ -87,7 +78,7 @@ def _error_of_throws(model: NeuralEntropy, x: Tensor, repeats: int = 8) -> dict[
     throws = [16, 64, 256, 1024] if len(x) >= 100 else [16, 64, 256]
     errors = []
     for number in throws:
-        each = log_prob_bound(model.process, _double(model), x.repeat(repeats, 1), number, rng)
+        each = log_prob_bound(model.process, in_double(model), x.repeat(repeats, 1), number, rng)
         errors.append(float(each.reshape(repeats, -1).var(0).mean().sqrt()))
     slope = np.polyfit(np.log(throws), np.log(errors), 1)[0]
     return {"throws": throws, "error": errors, "error_slope": float(slope)}
@@ -178,7 +169,7 @@ def _exact_score(mixture: str, process: Process) -> dict[str, float]:
     clock = -law.dim * float(process.log_mu(torch.ones((), dtype=torch.float64)))
     rng = step_generator(0, "score matching, draws")
     drawn = entropy_curves(
-        process, departure(process, _exact(process, law)), law.sample(20_000, rng),
+        process, departure(process, exact_field(process, law)), law.sample(20_000, rng),
         Window.exact(48), rng,
     ).integral("neural")  # fmt: skip
     return {

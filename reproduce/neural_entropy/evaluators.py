@@ -5,6 +5,7 @@ draws, so differences between models are not differences between draws.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,8 @@ from torch import Tensor
 
 __all__ = ["analytic", "bound", "entropy", "profile", "stored"]
 
+Field = Callable[[Tensor, Tensor], Tensor]
+
 _QUADRATURE = {1: 160, 2: 80, 3: 24}  # Gauss-Hermite nodes an axis, where that is cheap and exact
 _MONTE_CARLO = 200_000
 
@@ -45,6 +48,25 @@ def _points(density: GaussianMixture, n: int, stream: str, seed: int = 0):
 def _is_exact(density: GaussianMixture) -> bool:
     """Quadrature reaches 1e-6: in one and two dimensions, and for a single Gaussian."""
     return density.dim <= 2 or len(density.weights) == 1
+
+
+def exact_field(process: Process, density: GaussianMixture) -> Field:
+    """e*, the departure of the exact score from equilibrium."""
+
+    def field(y: Tensor, s: Tensor) -> Tensor:
+        return density.diffused(process.mu(s), process.std(s)).score(y) - process.score_eq(y)
+
+    return field
+
+
+def in_double(model: NeuralEntropy) -> Field:
+    """e_theta for points in double precision: the draws are then those of the exact field."""
+
+    def field(y: Tensor, s: Tensor) -> Tensor:
+        at = (v.to(model.device).float() for v in (y, s))
+        return model(*at).double().to(y.device)
+
+    return field
 
 
 @cache
@@ -109,14 +131,7 @@ def _inequality(model: NeuralEntropy, data: MixtureData) -> dict[str, float]:
     process, density = model.process, data.density
     x = data.x_eval[:1000].double()
 
-    def exact(y: Tensor, s: Tensor) -> Tensor:
-        p = density.diffused(process.mu(s), process.std(s))
-        return p.score(y) - process.score_eq(y)
-
-    def network(y: Tensor, s: Tensor) -> Tensor:
-        y, s = y.to(model.device), s.to(model.device)
-        return model(y.float(), s.float()).double().cpu()
-
+    exact, network = exact_field(process, density), in_double(model)
     fields = {c: (lambda y, s, c=c: c * exact(y, s)) for c in (0.5, 1.0, 1.2)}
     slacks, scaled = [], 0.0
     for c, field in [*fields.items(), (None, network)]:

@@ -47,6 +47,12 @@ def _entropy(
     return entropy_in_strata(model.process, model, x, strata, rng, lo, hi, labels=labels)
 
 
+def _held_out(model: NeuralEntropy, data: StoredImages, n: int) -> tuple[Tensor, Tensor | None]:
+    """The first ``n`` held-out images and their labels, on the model's device."""
+    labels = None if data.c_eval is None else data.c_eval[:n].to(model.device)
+    return data.x_eval[:n].to(model.device), labels
+
+
 def _range(data: StoredImages) -> tuple[float, float]:
     # the authors keep the first point for their conditional model and drop it for the other
     return paper_range(first=data.labelled)
@@ -72,8 +78,7 @@ def cross_entropy(model: NeuralEntropy, data: StoredImages) -> dict[str, float]:
 
     Pixels are not dequantised, as in the authors' code: constant ones let it fall below zero.
     """
-    x = data.x_eval[:100].to(model.device)
-    labels = None if data.c_eval is None else data.c_eval[:100].to(model.device)
+    x, labels = _held_out(model, data, 100)
     rng = step_generator(0, "cross-entropy", device=x.device)
     bound = log_prob_bound(model.process, model, x, throws=100, generator=rng, labels=labels)
     return {"CE": -float(bound.mean()), "CE_se": float(bound.std() / len(bound) ** 0.5)}
@@ -81,14 +86,14 @@ def cross_entropy(model: NeuralEntropy, data: StoredImages) -> dict[str, float]:
 
 def image_profile(model: NeuralEntropy, data: StoredImages) -> dict[str, Any]:
     """Where along diffusion time the stored entropy lies, at log-spaced times and on the grid."""
-    x, labels = data.x_eval[:200], None if data.c_eval is None else data.c_eval[:200]
+    x, labels = _held_out(model, data, 200)
     lo, hi = _range(data)
     parts = [
         _entropy(model, x, labels, between).integral("neural")[0]
         for between in ((lo, 0.1), (0.1, 0.5), (0.5, hi))
     ]
     fine = _entropy(model, x, labels, (1e-5, 1 - 1e-5), strata=64)
-    x, labels = x[:40].to(model.device), None if labels is None else labels[:40].to(model.device)
+    x, labels = _held_out(model, data, 40)
     rng = step_generator(0, "grid", device=x.device)
     grid = entropy_curves(model.process, model, x, Window.paper(_TIMES), rng, labels=labels)
     total = sum(parts)
