@@ -6,7 +6,6 @@ the same round, and the median of these ratios, with their range, is what counts
 """
 
 import csv
-import importlib
 import io
 import random
 import statistics
@@ -18,6 +17,7 @@ from typing import Any
 from reproduce.bench_machine import machine
 from reproduce.errors import RequestError
 from reproduce.records import write_atomically
+from reproduce.target import named
 
 __all__ = ["Contender", "Workload", "bench", "in_turn", "measure"]
 
@@ -92,8 +92,7 @@ def bench(names: list[str], folder: Path, rounds: int | None = None) -> int:
     tables = []
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(wanted):
-        module, function = WORKLOADS[name].split(":")
-        workload = getattr(importlib.import_module(module), function)()
+        workload = named(WORKLOADS[name])()
         described = machine()  # with the load before the workload adds to it
         values = measure(workload, rounds, random.Random())
         rows = [row | described for row in judge(workload, values)]

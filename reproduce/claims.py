@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from reproduce.identities import judge_identity
-from reproduce.statistics import interval, smallest_effect
+from reproduce.statistics import interval, placed, smallest_effect
 from reproduce.tables import Observed, paper_value
 from reproduce.target import (
     Claim,
@@ -278,12 +278,7 @@ def _decide(claim: Claim, part: _Part) -> _Part:
     # an Equivalence is shown by its 90 % interval, everything else by its 95 % interval
     inside = interval(part.values, 0.90 if isinstance(claim, Equivalence) else 0.95)
     outside = interval(part.values, 0.95)
-    if part.low < inside[0] and inside[1] < part.high:
-        verdict = "reproduced"
-    elif outside[1] < part.low or outside[0] > part.high:
-        verdict = "contradicted"
-    else:
-        verdict = "undecided"
+    verdict = placed(inside, outside, part.low, part.high)
     room = min(mean - part.low, part.high - mean)  # > 0 on the claimed side
     t = room / se if se else math.copysign(math.inf, room) if room else 0.0
     one_sided = float(stats.t.sf(abs(t), n - 1)) if se else (0.0 if room else 1.0)

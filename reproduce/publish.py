@@ -1,6 +1,5 @@
 """From records to everything a reader sees: tables, claims, figures, report. Trains nothing."""
 
-import importlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from reproduce.records import CorruptRecord, Store, read_arrays, read_record
 from reproduce.report import Section, write
 from reproduce.statistics import holm
 from reproduce.tables import Observed, as_of_today, cells_table, observe, summary_table, to_csv
-from reproduce.target import Target
+from reproduce.target import Target, named
 from reproduce.verdict import Verdict, claims_table
 
 __all__ = ["publish", "publish_tables", "read_sections"]
@@ -95,8 +94,7 @@ def _draw(seen: Observed, store: Store) -> None:
         for record in found
     ]
     if records:
-        module, name = seen.target.figure.split(":")
-        drawn = getattr(importlib.import_module(module), name)(seen, records)
+        drawn = named(seen.target.figure)(seen, records)
         figures.save(drawn, store.root / f"{seen.target.id}.svg")
 
 

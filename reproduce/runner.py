@@ -1,6 +1,5 @@
 """Runs one cell: train (or resume), measure at the marks, publish the record."""
 
-import importlib
 import math
 import os
 import time
@@ -27,7 +26,7 @@ from reproduce.cells import Cell, override
 from reproduce.provenance import provenance
 from reproduce.ranks import environment, tell
 from reproduce.records import CorruptRecord, Store, blank, complete, fail, fit_key, missing
-from reproduce.target import Evaluator
+from reproduce.target import Evaluator, named
 
 __all__ = ["fit_on", "local_config", "run_cell"]
 
@@ -192,8 +191,7 @@ def _measure(
     evaluator: Evaluator, cell: Cell, model: Any, data: Any, folder: Path, send: Send
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
     """Call an evaluator at its marks: numbers and arrays at the last, all else along the marks."""
-    module, name = evaluator.call.split(":")
-    call = getattr(importlib.import_module(module), name)
+    call = named(evaluator.call)
     model.eval()
     rows, updates = [], evaluator.updates(cell)
     for update in updates:

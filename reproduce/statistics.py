@@ -23,6 +23,15 @@ def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def placed(
+    inside: tuple[float, float], outside: tuple[float, float], low: float, high: float
+) -> str:
+    """A verdict: is one interval inside (low, high), or the other one disjoint from it?"""
+    if low < inside[0] and inside[1] < high:
+        return "reproduced"
+    return "contradicted" if outside[1] < low or outside[0] > high else "undecided"
+
+
 def smallest_effect(values: np.ndarray, power: float = 0.8) -> float | None:
     """The true mean that a two-sided 5 % t test sees with this power, at this spread and n."""
     n = len(values)

@@ -1,6 +1,5 @@
 """Records -> observations -> the two CSV tables of a target. Pure functions of what is on disk."""
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import pandas as pd
 from reproduce.cells import Cell, expand
 from reproduce.papers import PAPERS, printed, seeds
 from reproduce.records import CorruptRecord, Store, fit_key, read_record, write_atomically
-from reproduce.statistics import interval
-from reproduce.target import Evaluator, Target
+from reproduce.statistics import interval, placed
+from reproduce.target import Evaluator, Target, named
 
 __all__ = ["Observed", "as_of_today", "observe", "paper_value", "to_csv"]
 
@@ -75,8 +74,7 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
     columns = [*axes, "seed", *([target.index] if target.index else []), "metric", "value", "cell"]
     frame = pd.DataFrame(rows, columns=columns).astype({"value": float})
     if target.derive and len(frame):
-        module, name = target.derive.split(":")
-        more = getattr(importlib.import_module(module), name)(frame, tier)
+        more = named(target.derive)(frame, tier)
         more = more[more["metric"].isin(list(target.metrics))].reindex(columns=columns)
         frame = pd.concat([frame, more], ignore_index=True)
     return Observed(target, tier, axes, frame, pd.DataFrame(cells), tuple(stale))
@@ -186,7 +184,8 @@ def summary_table(seen: Observed) -> pd.DataFrame:
         if paper and not comparable:
             notes.insert(0, "not comparable")
         elif paper and low < high:
-            notes.insert(0, _point(low, high, paper))
+            least, most = paper["value"] - paper["error"], paper["value"] + paper["error"]
+            notes.insert(0, placed((low, high), (low, high), least, most))  # as a Value claim
         rows.append(
             {
                 **where,
@@ -210,14 +209,6 @@ def summary_table(seen: Observed) -> pd.DataFrame:
             rows.append({**where, "n": 0, "n_failed": int(count), "note": "all failed"})
     columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]
     return pd.DataFrame(rows, columns=[*columns, "paper", "paper_source", "paper_error", "note"])
-
-
-def _point(low: float, high: float, paper: Mapping[str, Any]) -> str:
-    """One printed point judged as a Value claim would: by our interval and its reading error."""
-    least, most = paper["value"] - paper["error"], paper["value"] + paper["error"]
-    if least <= low and high <= most:
-        return "reproduced"
-    return "contradicted" if high < least or low > most else "undecided"
 
 
 def to_csv(table: pd.DataFrame, path: Path) -> None:

@@ -4,6 +4,7 @@ Nothing here computes. Target files import this module and nothing heavy, so tha
 targets is instant.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +22,18 @@ __all__ = [
     "Target",
     "Trend",
     "Value",
+    "named",
 ]
 
 TIERS = ("smoke", "small", "gpu", "paper")
+
+
+def named(call: str) -> Callable[..., Any]:
+    """What ``module:function`` names, imported when it is asked for."""
+    module, name = call.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 _STATISTICAL = ("small", "gpu", "paper")
 
 

@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,8 @@ def test_the_ten_lines_of_python_run(tmp_path):
 
 
 def test_the_ten_lines_about_images_run(capsys):
-    from lightning_modules import neural_entropy
-
-    lines = neural_entropy.__doc__.split("paper's):")[1]
-    code = textwrap.dedent(lines).replace("max_steps=500", "max_steps=5")
+    _, code = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = code.replace("max_steps=500", "max_steps=5")
     made: dict = {}
     exec(code.replace("Trainer(", "Trainer(enable_progress_bar=False, "), made)
     assert made["images"].shape == (16, 1, 8, 8)

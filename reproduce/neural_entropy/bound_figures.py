@@ -3,7 +3,7 @@
 from typing import Any
 
 from reproduce.figures import COLOURS, band, figure
-from reproduce.neural_entropy.figures import _NAMES, _series
+from reproduce.neural_entropy.figures import NAMES, series
 from reproduce.tables import Observed
 
 __all__ = ["balance", "bound"]
@@ -14,15 +14,15 @@ def bound(seen: Observed, records: list[dict[str, Any]]) -> Any:
     mixtures = list(dict.fromkeys(seen.rows["mixture"]))
     fig, axes = figure(1, len(mixtures), height=3.6, width=4.2, squeeze=False)
     for ax, mixture in zip(axes[0], mixtures, strict=True):
-        for colour, (process, name) in zip(COLOURS, _NAMES.items(), strict=False):
+        for colour, (process, name) in zip(COLOURS, NAMES.items(), strict=False):
             at = {"process": process, "mixture": mixture}
-            by_density = _series(seen.rows, "KL_bound", **at)
+            by_density = series(seen.rows, "KL_bound", **at)
             if by_density.empty:
                 continue
             band(ax, list(by_density.columns), by_density.to_numpy(), colour, name)
-            mismatch = _series(seen.rows, "L_EM", **at)
+            mismatch = series(seen.rows, "L_EM", **at)
             if not mismatch.empty:
-                y = (mismatch + _series(seen.rows, "KL_start", **at)).mean()
+                y = (mismatch + series(seen.rows, "KL_start", **at)).mean()
                 ax.plot(y.index, y, "x", color=colour, markersize=5)
         ax.plot([], [], "x", color="grey", label="$L_{EM}$ + KL(p_T || p_0)")
         ax.set(xscale="log", yscale="log", xlabel="gradient updates", title=mixture)
@@ -33,12 +33,12 @@ def bound(seen: Observed, records: list[dict[str, Any]]) -> Any:
 
 def balance(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Missing entropy S_tot - S_NN against L_EM, every mark of every run, a panel a process."""
-    processes = [p for p in _NAMES if (seen.rows["process"] == p).any()]
+    processes = [p for p in NAMES if (seen.rows["process"] == p).any()]
     fig, axes = figure(1, len(processes), height=3.6, squeeze=False)
     for ax, process in zip(axes[0], processes, strict=True):
         for colour, weighting in zip(COLOURS, ("unit", "ml"), strict=False):
             at = {"process": process, "weighting": weighting}
-            loss, missing = (_series(seen.rows, m, **at) for m in ("L_EM", "missing"))
+            loss, missing = (series(seen.rows, m, **at) for m in ("L_EM", "missing"))
             if len(loss):
                 ax.plot(
                     loss.to_numpy().ravel(), missing.to_numpy().ravel(), "o", color=colour,
@@ -48,7 +48,7 @@ def balance(seen: Observed, records: list[dict[str, Any]]) -> Any:
         ax.plot(
             [0, high], [0, high], "--", color="grey", linewidth=1, label="$S_{tot}-S_{NN}=L_{EM}$"
         )
-        ax.set(xlabel="$L_{EM}$ (nats)", title=_NAMES[process], ylim=(low, None))
+        ax.set(xlabel="$L_{EM}$ (nats)", title=NAMES[process], ylim=(low, None))
         ax.legend(fontsize=7)
     axes[0][0].set_ylabel("missing entropy $S_{tot}-S_{NN}$ (nats)")
     return fig

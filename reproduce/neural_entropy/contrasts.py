@@ -3,26 +3,23 @@
 import numpy as np
 import pandas as pd
 
+from reproduce.neural_entropy.rows import at_last_mark
+
 __all__ = ["architecture", "dilation", "memorisation"]
-
-
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows at each cell's last update."""
-    return rows[rows["updates"] == rows.groupby("cell")["updates"].transform("max")]
 
 
 def architecture(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """MLPs: their plateau and its distance from the widest's. U-Nets: gains and effects."""
     stored = rows[(rows["net"] == "MLP") & (rows["metric"] == "stored")]
     late = stored[stored["updates"] >= stored.groupby("cell")["updates"].transform("max") / 2]
-    plateau = _last(stored).assign(metric="plateau")
+    plateau = at_last_mark(stored).assign(metric="plateau")
     plateau["value"] = late.groupby("cell")["value"].mean().reindex(plateau["cell"]).to_numpy()
     widest = (plateau["width"] == plateau["width"].max()) & (plateau["variant"] == "two layers")
     base = plateau[widest].set_index("seed")["value"]
     rest = plateau[~widest].assign(metric="plateau_difference", cell="")
     rest["value"] -= rest["seed"].map(base)
 
-    nets = _last(rows[(rows["net"] == "U-Net") & (rows["metric"] == "S_NN")])
+    nets = at_last_mark(rows[(rows["net"] == "U-Net") & (rows["metric"] == "S_NN")])
     plain = nets[nets["variant"] == "attention"].sort_values("width")
     gain = plain.assign(metric="gain", cell="", value=plain.groupby("seed")["value"].diff())
     # the sign of each: what is there, less what is not
@@ -56,7 +53,7 @@ def memorisation(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
 
 def dilation(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """S_tot of each dilated mixture over that of the one dilated less."""
-    total = _last(rows[rows["metric"] == "S_tot"]).sort_values("d")
+    total = at_last_mark(rows[rows["metric"] == "S_tot"]).sort_values("d")
     less = total.groupby(["process", "mixture", "seed"])["value"].shift(1)
     found = total.assign(metric="S_tot_rise", cell="", value=total["value"] / less)
     return found.dropna(subset="value").reindex(columns=rows.columns)

@@ -7,8 +7,7 @@ import pandas as pd
 
 from reproduce.figures import COLOURS, band, figure
 from reproduce.neural_entropy.controls import CHANGES
-from reproduce.neural_entropy.figures import _NAMES, _series
-from reproduce.neural_entropy.image_figures import _table
+from reproduce.neural_entropy.figures import NAMES, series
 from reproduce.tables import Observed
 
 __all__ = ["architecture", "dilation", "memorisation", "parametrisation", "window"]
@@ -18,19 +17,19 @@ _DATA = {"D2": "mixture, D = 2", "D3": "D = 3", "mnist": "MNIST", "digits": "dig
 
 def parametrisation(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """L_EM and S_NN against updates, a column a process, EM beside SM."""
-    processes = [p for p in _NAMES if (seen.rows["process"] == p).any()]
+    processes = [p for p in NAMES if (seen.rows["process"] == p).any()]
     measures = [m for m in ("L_EM", "S_NN") if (seen.rows["metric"] == m).any()]
     fig, axes = figure(len(measures), len(processes), height=2.9, width=4.0, squeeze=False)
     for row, metric in zip(axes, measures, strict=True):
         for ax, process in zip(row, processes, strict=True):
             for colour, name in zip(COLOURS, ("em", "sm"), strict=False):
-                ours = _series(seen.rows, metric, process=process, parametrisation=name)
+                ours = series(seen.rows, metric, process=process, parametrisation=name)
                 if not ours.empty:
                     band(ax, list(ours.columns), ours.to_numpy(), colour, name.upper())
-            total = _series(seen.rows, "S_tot", process=process)
+            total = series(seen.rows, "S_tot", process=process)
             if metric == "S_NN" and not total.empty:
                 ax.axhline(total.to_numpy()[0, 0], color="grey", linestyle="--", label="$S_{tot}$")
-            ax.set(xscale="log", yscale="log", xlabel="gradient updates", title=_NAMES[process])
+            ax.set(xscale="log", yscale="log", xlabel="gradient updates", title=NAMES[process])
             ax.legend()
         row[0].set_ylabel({"L_EM": "$L_{EM}$ (nats)", "S_NN": "$S_{NN}$ (nats)"}[metric])
     return fig
@@ -47,7 +46,7 @@ def architecture(seen: Observed, records: list[dict[str, Any]]) -> Any:
         colour = COLOURS[widths.index(width) % len(COLOURS)]
         at = {"width": width, "variant": variant}
         for ax, metric in ((left, "stored"), (middle, "L_EM")):
-            ours = _series(rows, metric, **at)
+            ours = series(rows, metric, **at)
             if not ours.empty:
                 band(ax, list(ours.columns), ours.to_numpy(), colour, f"{width}, {variant}")
                 ax.lines[-1].set_linestyle(styles[variant])
@@ -79,7 +78,7 @@ def memorisation(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Left: S_train from the least N on, beside one nat per e-fold; right: own and held-out."""
     fig, (left, right) = figure(1, 2, height=3.8, width=4.4)
     for colour, data in zip(COLOURS, dict.fromkeys(seen.rows["data"]), strict=False):
-        own, other = (_table(seen.rows, m, "N", data=data) for m in ("S_train", "S_test"))
+        own, other = (series(seen.rows, m, "N", data=data) for m in ("S_train", "S_test"))
         n = np.asarray(own.columns, float)
         fall = (own.sub(own.iloc[:, 0], axis=0)).to_numpy()
         band(left, np.log(n / n[0]).tolist(), fall, colour, _DATA[data])
@@ -115,7 +114,7 @@ def window(seen: Observed, records: list[dict[str, Any]]) -> Any:
                 text = "" if np.isnan(value) else f"{value:+.2f}"
                 dark = abs(value) > 6
                 ax.text(k, i, text, ha="center", va="center", color="white" if dark else "black")
-        ax.set_xticks(range(len(shown)), [f"{_DATA[d]}\n{_NAMES[p]}" for d, p in shown])
+        ax.set_xticks(range(len(shown)), [f"{_DATA[d]}\n{NAMES[p]}" for d, p in shown])
         ax.set_yticks(range(len(CHANGES)), list(CHANGES.values()))
         ax.set_title(f"{title}: change (%)")
         ax.grid(False)
@@ -133,10 +132,10 @@ def dilation(seen: Observed, records: list[dict[str, Any]]) -> Any:
     names["S_tot_scaled"] = "$S_{tot}$, kappa along"
     for ax, (mixture, process) in zip(axes[0], arms, strict=True):
         for colour, (metric, name) in zip(COLOURS, names.items(), strict=False):
-            values = _table(rows, metric, "d", mixture=mixture, process=process)
+            values = series(rows, metric, "d", mixture=mixture, process=process)
             if not values.empty:
                 band(ax, list(values.columns), values.to_numpy(), colour, name)
-        ax.set(yscale="log", xlabel="dilation d", title=f"{mixture}, {_NAMES[process]}")
+        ax.set(yscale="log", xlabel="dilation d", title=f"{mixture}, {NAMES[process]}")
         ax.legend(fontsize=7)
     axes[0][0].set_ylabel("nats")
     return fig

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from reproduce.neural_entropy.rows import at_last_mark
+
 __all__ = ["quality", "saturation"]
 
 
@@ -15,8 +17,7 @@ def saturation(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
         if metric in ("S_NN", "CE") and len(before):
             change = last["value"] / before.iloc[0] - 1
             found.append(last.to_dict() | {"metric": f"last_quarter_{metric}", "value": change})
-    ends = rows[rows["metric"] == "S_NN"]
-    ends = ends[ends["updates"] == ends.groupby("cell")["updates"].transform("max")]
+    ends = at_last_mark(rows[rows["metric"] == "S_NN"])
     for _, one in ends.groupby(["data", "process", "seed"], sort=False):
         one = one.sort_values("N")
         gain = one["value"].diff() / one["N"].diff()

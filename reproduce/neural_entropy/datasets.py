@@ -1,6 +1,6 @@
 """ne-datasets: the headline on other images."""
 
-from reproduce.neural_entropy.samples import STORED
+from reproduce.neural_entropy.samples import STORED, headline
 from reproduce.target import Arm, Order, Pick, Target
 
 __all__ = ["TARGETS"]
@@ -50,34 +50,6 @@ _OVER = ("data",)
 _READINGS = (("epochs", "Equal epochs"), ("updates", "Equal updates"))
 
 
-def _three(reading: str, words: str) -> tuple[Order, ...]:
-    """The headline's three parts."""
-    return (
-        Order(
-            f"rises-at-equal-{reading}",
-            f"{words}: S_NN on held-out images rises with log N",
-            over=_OVER,
-            unit="nats per e-fold of N",
-            less=0.0,
-            greater=Pick(f"log_slope_{reading}"),
-        ),
-        Order(
-            f"log-beats-linear-at-equal-{reading}",
-            f"{words}: S_NN rises with N, and a law in log N beats one in N, R2 by 0.1",
-            over=_OVER,
-            less=0.1,
-            greater=Pick(f"log_growth_{reading}"),
-        ),
-        Order(
-            f"less-than-fivefold-at-equal-{reading}",
-            f"{words}: S_NN grows less than fivefold",
-            over=_OVER,
-            less=Pick(f"growth_{reading}"),
-            greater=5.0,
-        ),
-    )
-
-
 DATASETS = Target(
     id="ne-datasets",
     paper="neural-entropy",
@@ -110,7 +82,7 @@ DATASETS = Target(
     index="updates",
     derive="reproduce.neural_entropy.laws:readings",
     claims=(
-        *(claim for reading, words in _READINGS for claim in _three(reading, words)),
+        *(claim for reading, words in _READINGS for claim in headline(reading, words, _OVER)),
         Order(
             "epochs-make-the-growth",
             "Control: S_NN grows more with N at equal epochs than at equal updates",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce.figures import COLOURS, band, figure
+from reproduce.neural_entropy.figures import series
 from reproduce.tables import Observed
 
 __all__ = ["density", "score_matching", "uncertainty"]
@@ -93,7 +94,7 @@ def uncertainty(seen: Observed, records: list[dict[str, Any]]) -> Any:
         )  # fmt: skip
     bounds = seen.rows[seen.rows["metric"] == "KL_bound_at_budget"]
     if len(bounds):
-        wide = bounds.pivot_table(index="seed", columns="kappa", values="value").dropna(axis=1)
+        wide = series(bounds, "KL_bound_at_budget", "kappa")
         updates = int(bounds["updates"].iloc[0])
         band(right, wide.columns, wide, COLOURS[0], f"KL bound after {updates} updates")
     right.set(xscale="log", yscale="log", xlabel="kappa", title="VP, D = 3", ylabel="nats")
@@ -124,11 +125,8 @@ def score_matching(seen: Observed, records: list[dict[str, Any]]) -> Any:
         (COLOURS[2], "S_NN", "sm", "$S_{NN}$ of it, equilibrium subtracted"),
         (COLOURS[0], "S_NN", "em", "$S_{NN}$, entropy matching"),
     ):
-        mine = noise[(noise["metric"] == metric) & (noise["network"] == network)]
-        if len(mine):
-            wide = mine.pivot_table(index="seed", columns="beta_max", values="value").dropna(
-                axis=1
-            )
+        wide = series(noise, metric, "beta_max", network=network)
+        if not wide.empty:
             band(left, _time(wide.columns), wide, colour, label)
     left.set(xlabel=r"$\int\beta\,ds$", ylabel="nats", ylim=(-0.5, None))
     left.set_title("$p_d = p_{eq}$ = N(0, I), D = 3: nothing to store")

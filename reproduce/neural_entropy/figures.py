@@ -8,17 +8,17 @@ from reproduce.figures import COLOURS, band, figure
 from reproduce.papers import printed
 from reproduce.tables import Observed
 
-__all__ = ["analytic", "epochs", "profile"]
+__all__ = ["NAMES", "analytic", "epochs", "profile", "series"]
 
-_NAMES = {"vp": "VP", "vpx": "VPx", "sl": "SL"}
+NAMES = {"vp": "VP", "vpx": "VPx", "sl": "SL"}
 
 
-def _series(rows: pd.DataFrame, metric: str, **at: Any) -> pd.DataFrame:
-    """Seeds by updates."""
+def series(rows: pd.DataFrame, metric: str, along: str = "updates", **at: Any) -> pd.DataFrame:
+    """A metric as a table of seeds by ``along``, from the rows whose axes have these values."""
     rows = rows[rows["metric"] == metric]
     for axis, value in at.items():
         rows = rows[rows[axis] == value]
-    return rows.pivot_table(index="seed", columns="updates", values="value").dropna(axis=1)
+    return rows.pivot_table(index="seed", columns=along, values="value").dropna(axis=1)
 
 
 def epochs(seen: Observed, records: list[dict[str, Any]]) -> Any:
@@ -28,11 +28,11 @@ def epochs(seen: Observed, records: list[dict[str, Any]]) -> Any:
     fig, axes = figure(1, len(processes), height=3.6, squeeze=False)
     for ax, process in zip(axes[0], processes, strict=True):
         for colour, mixture in zip(COLOURS, mixtures, strict=False):
-            ours = _series(seen.rows, "S_NN", process=process, mixture=mixture)
+            ours = series(seen.rows, "S_NN", process=process, mixture=mixture)
             if ours.empty:
                 continue
             band(ax, list(ours.columns), ours.to_numpy(), colour, f"{mixture}, ours")
-            total = _series(seen.rows, "S_tot", process=process, mixture=mixture).to_numpy()[0, 0]
+            total = series(seen.rows, "S_tot", process=process, mixture=mixture).to_numpy()[0, 0]
             ax.axhline(total, color=colour, linestyle="--", linewidth=1)
             points = [
                 (r["at"]["updates"], r["value"], r["error"])
@@ -46,7 +46,7 @@ def epochs(seen: Observed, records: list[dict[str, Any]]) -> Any:
                 linestyle=":", linewidth=0.8, elinewidth=0.8, label=f"{mixture}, paper",
             )  # fmt: skip
         ax.plot([], [], color="grey", linestyle="--", linewidth=1, label="$S_{tot}$")
-        ax.set_title(_NAMES[process])
+        ax.set_title(NAMES[process])
         ax.set_xscale("log")
         ax.set_ylim(bottom=0)
         ax.set_xlabel("gradient updates")
@@ -85,7 +85,7 @@ def profile(seen: Observed, records: list[dict[str, Any]]) -> Any:
             curve["s"][-1], curve["rate_exact"][-1], color="black", linewidth=2, alpha=0.7,
             label="exact",
         )  # fmt: skip
-        ax.set_title(f"{_NAMES[model['process']]}, {data['mixture']}, seed {seed}")
+        ax.set_title(f"{NAMES[model['process']]}, {data['mixture']}, seed {seed}")
         ax.set_xlabel("diffusion time s")
         ax.set_ylabel("entropy rate (nats per unit time)")
         ax.set_ylim(bottom=0)
@@ -96,13 +96,13 @@ def profile(seen: Observed, records: list[dict[str, Any]]) -> Any:
 def analytic(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Left: S_tot(s) of the paper's mixtures; right: how far the two computations differ."""
     fig, (left, right) = figure(1, 2, height=3.6, width=4.6)
-    colours = dict(zip(_NAMES, COLOURS, strict=False))
+    colours = dict(zip(NAMES, COLOURS, strict=False))
     key = seen.target.evaluators[0].key
     styles = {"D3": "-", "D6": "--", "D9": ":"}
     for record in records:
         model, data = (record["config"][k]["init_args"] for k in ("model", "data"))
         if data["mixture"] in styles:
-            curve, name = record["curves"][key], _NAMES[model["process"]]
+            curve, name = record["curves"][key], NAMES[model["process"]]
             left.plot(
                 curve["s"][0], curve["S_tot_until_s"][0], color=colours[model["process"]],
                 linestyle=styles[data["mixture"]], label=f"{name}, {data['mixture']}",
@@ -114,7 +114,7 @@ def analytic(seen: Observed, records: list[dict[str, Any]]) -> Any:
     left.set_title("Entropy produced by the diffusion")
 
     laws = list(dict.fromkeys(seen.rows["mixture"]))
-    for shift, (process, name) in zip((-0.2, 0, 0.2), _NAMES.items(), strict=True):
+    for shift, (process, name) in zip((-0.2, 0, 0.2), NAMES.items(), strict=True):
         rows = seen.rows[(seen.rows["process"] == process) & (seen.rows["metric"] == "rel_err")]
         y = rows.groupby("mixture")["value"].first().reindex(laws).abs().clip(lower=1e-16)
         right.plot(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce.figures import COLOURS, band, figure
+from reproduce.neural_entropy.figures import series
 from reproduce.neural_entropy.samples import EPOCHS
 from reproduce.papers import printed
 from reproduce.tables import Observed
@@ -20,14 +21,6 @@ _NAMES = {
     "tiny_imagenet": "Tiny ImageNet",
 }
 _PROCESS = {"vp": "VP", "sl": "SL"}
-
-
-def _table(rows: pd.DataFrame, metric: str, columns: str, **at: Any) -> pd.DataFrame:
-    """Seeds by ``columns``, of one metric."""
-    rows = rows[rows["metric"] == metric]
-    for axis, value in at.items():
-        rows = rows[rows[axis] == value]
-    return rows.pivot_table(index="seed", columns=columns, values="value").dropna(axis=1)
 
 
 def samples(seen: Observed, records: list[dict[str, Any]]) -> Any:
@@ -59,7 +52,7 @@ def _against_n(ax: Any, rows: pd.DataFrame, data: str, tier: str) -> None:
         ("updates", COLOURS[0], "equal updates"),
     )
     for reading, colour, words in readings:
-        ours = _table(rows, f"S_NN_at_equal_{reading}", "N", data=data)
+        ours = series(rows, f"S_NN_at_equal_{reading}", "N", data=data)
         if ours.empty:
             continue
         n = np.asarray(ours.columns, float)
@@ -90,7 +83,7 @@ def _against_n(ax: Any, rows: pd.DataFrame, data: str, tier: str) -> None:
 def _against_updates(ax: Any, rows: pd.DataFrame, data: str, title: str) -> None:
     sizes = sorted(rows.loc[rows["data"] == data, "N"].unique())
     for n, colour in _shades(sizes):
-        ours = _table(rows, "S_NN", "updates", data=data, N=n)
+        ours = series(rows, "S_NN", "updates", data=data, N=n)
         band(ax, list(ours.columns), ours.to_numpy(), colour, f"{n:,}")
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter("")  # over little more than a decade they would overlap
@@ -109,7 +102,7 @@ def saturation(seen: Observed, records: list[dict[str, Any]]) -> Any:
         sizes = sorted(rows["N"].unique())
         for ax, metric in zip(column, ("S_NN", "CE"), strict=True):
             for n, colour in _shades(sizes):
-                ours = _table(rows, metric, "updates", N=n)
+                ours = series(rows, metric, "updates", N=n)
                 band(ax, list(ours.columns), ours.to_numpy(), colour, f"{n:,}")
             ax.set_xscale("log")
         column[0].set_title(f"{_NAMES[seen.rows['data'].iloc[0]]}, {_PROCESS[process]}")
@@ -155,9 +148,9 @@ def profiles(seen: Observed, records: list[dict[str, Any]]) -> Any:
 def quality(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Left: distance to held-out images against N; right: samples from one start noise."""
     fig, (left, right) = figure(1, 2, height=3.6, width=4.6)
-    ours = _table(seen.rows, "sliced_W2", "N")
+    ours = series(seen.rows, "sliced_W2", "N")
     band(left, list(ours.columns), ours.to_numpy(), COLOURS[0], "samples")
-    floor = _table(seen.rows, "floor", "N").to_numpy().mean()
+    floor = series(seen.rows, "floor", "N").to_numpy().mean()
     left.axhline(floor, color="grey", linestyle="--", linewidth=1, label="held-out halves")
     left.set(xscale="log", xlabel="training images N", ylabel="sliced $W_2$ (pixels)")
     left.set_ylim(bottom=0)

@@ -1,7 +1,20 @@
 """ne-saturation, ne-images and ne-quality: what networks of images learn, when and where."""
 
+from dataclasses import replace
+
 from reproduce.neural_entropy.samples import PER_CLASS, STORED, image_arm
-from reproduce.target import Arm, Equivalence, Evaluator, Order, Pick, Printed, Target, Value
+from reproduce.neural_entropy.transport import RATES
+from reproduce.target import (
+    TIERS,
+    Arm,
+    Equivalence,
+    Evaluator,
+    Order,
+    Pick,
+    Printed,
+    Target,
+    Value,
+)
 
 __all__ = ["TARGETS"]
 
@@ -10,9 +23,7 @@ _CROSS = Evaluator("cross_entropy", 1, f"{_MODULE}:cross_entropy", data="StoredI
 _PROFILE = Evaluator(
     "image_profile", 1, f"{_MODULE}:image_profile", marks="last", data="StoredImages"
 )
-_MIXTURE_PROFILE = Evaluator(
-    "profile", 1, "reproduce.neural_entropy.evaluators:profile", data="MixtureData"
-)
+_MIXTURE_PROFILE = replace(RATES, tiers=TIERS)
 _QUALITY = Evaluator("quality", 1, f"{_MODULE}:quality", marks="last", data="StoredImages")
 _LAST = {"updates": "last"}
 _SEEDS = {"smoke": 1, "small": 3, "gpu": 3, "paper": 4}

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from reproduce.neural_entropy.balance import _by_mark, _long
+from reproduce.neural_entropy.rows import as_rows, by_mark
 
 __all__ = ["BUDGET", "comparisons"]
 
@@ -11,19 +11,19 @@ BUDGET = {"smoke": 300, "small": 2000, "gpu": 2560, "paper": 51_200}  # updates
 
 def comparisons(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """Clocks against VP's own, kappa against the best, and the KL bound at equal updates."""
-    wide, found = _by_mark(rows), []
+    wide, found = by_mark(rows), []
     if "S_endless" in wide:
         own = (wide["process"] == "vp") & (wide["schedule"] == "linear")
         total = _beside(wide, own, "S_endless", ["mixture", "kappa", "seed"])
-        found.append(_long(wide, "retimed", wide["S_endless"] / total - 1, rows.columns))
+        found.append(as_rows(wide, "retimed", wide["S_endless"] / total - 1, rows.columns))
     if "KL_eq" in wide:
         best = (wide["kappa"] ** 2 - wide["best_kappa2"]).abs() < 1e-3
         least = _beside(wide, best, "KL_eq", ["mixture", "seed"])
         above = wide["KL_eq"] - least
-        found.append(_long(wide, "KL_eq_above_best", above, rows.columns))
+        found.append(as_rows(wide, "KL_eq_above_best", above, rows.columns))
     if "KL_bound" in wide:
         at = wide[(wide["network"] == "mlp") & (wide["updates"] == BUDGET[tier])]
-        found.append(_long(at, "KL_bound_at_budget", at["KL_bound"], rows.columns))
+        found.append(as_rows(at, "KL_bound_at_budget", at["KL_bound"], rows.columns))
     return pd.concat(found) if found else rows.head(0)
 
 

@@ -4,7 +4,6 @@ The optimum is the same for all: S_NN = S_tot on a mixture, whatever the network
 differ is the way there, and on images, which no network exhausts, how far it leads.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from reproduce.neural_entropy.samples import STORED as STORED_IMAGES
@@ -165,7 +164,6 @@ _CE = Evaluator(
     marks="last",
     data="StoredImages",
 )
-_ENTROPY, _STORED = (replace(e, data="MixtureData") for e in (ENTROPY, STORED))
 _MLP, _UNET = {"net": "MLP"}, {"net": "U-Net"}
 _TWO = {"variant": "two layers"}
 
@@ -178,7 +176,7 @@ ARCHITECTURE = Target(
     config="neural_entropy_attention",
     arms=architecture_arms,
     seeds={"smoke": 1, "small": 5, "gpu": 3, "paper": 4},
-    evaluators=(_SIZE, _ENTROPY, _STORED, STORED_IMAGES, _CE),
+    evaluators=(_SIZE, ENTROPY, STORED, STORED_IMAGES, _CE),
     metrics={
         "params": "",
         "S_NN": "nats",

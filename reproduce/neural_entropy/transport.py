@@ -13,16 +13,18 @@ from reproduce.target import (
     Value,
 )
 
-__all__ = ["BOUND", "ENTROPY", "LAST_BOUND", "STORED", "TARGETS", "arm", "epochs_arms"]
+__all__ = ["BOUND", "ENTROPY", "LAST_BOUND", "RATES", "STORED", "TARGETS", "arm", "epochs_arms"]
 
 _MODULE = "reproduce.neural_entropy.evaluators"
 _BELOW = ("smoke", "small", "gpu")
-ENTROPY = Evaluator("entropy", 1, f"{_MODULE}:entropy", tiers=_BELOW)
-BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", tiers=_BELOW)
-_RATES = Evaluator("profile", 1, f"{_MODULE}:profile", tiers=_BELOW)
+ENTROPY = Evaluator("entropy", 1, f"{_MODULE}:entropy", tiers=_BELOW, data="MixtureData")
+BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", tiers=_BELOW, data="MixtureData")
+RATES = Evaluator("profile", 1, f"{_MODULE}:profile", tiers=_BELOW, data="MixtureData")
 # at full size a cell measures no more than the paper's figure shows, and the bound once
-STORED = Evaluator("stored", 1, f"{_MODULE}:stored", tiers=("paper",))
-LAST_BOUND = Evaluator("bound", 1, f"{_MODULE}:bound", marks="last", tiers=("paper",))
+STORED = Evaluator("stored", 1, f"{_MODULE}:stored", tiers=("paper",), data="MixtureData")
+LAST_BOUND = Evaluator(
+    "bound", 1, f"{_MODULE}:bound", marks="last", tiers=("paper",), data="MixtureData"
+)
 
 _EPOCH = 256  # updates per epoch in the paper: N = 8192, batches of 32
 _MARKS = tuple(e * _EPOCH for e in (5, 10, 20, 30, 40, 80, 120, 160, 200))
@@ -275,7 +277,7 @@ PROFILE = Target(
     config="neural_entropy",
     arms=profile_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 4},
-    evaluators=(STORED, _RATES, ENTROPY),
+    evaluators=(STORED, RATES, ENTROPY),
     metrics={
         "s_peak": "",
         "peak": "nats per unit time",
