@@ -21,7 +21,7 @@ ESTIMATE, FORWARD = "Monte Carlo estimate of S_NN", "its bare forward passes"
 TRAINER, LOOP = "MNIST U-Net, Trainer", "MNIST U-Net, bare loop"
 OURS, THEIRS = "AttentionUNet", "diffusers UNet2DModel"
 _POINTS, _STRATA = 100, 8  # as many network calls of as many rows on both sides
-_UPDATES, _TURN, _WARM_UP = 80, 10, 20
+_UPDATES, _TURN, _WARM_UP = 240, 10, 40
 
 
 def networks() -> Workload:

@@ -1,16 +1,14 @@
 """The network e_theta: its size, its start, and the authors' own numbers on the same weights."""
 
 import math
-import os
-from pathlib import Path
 
 from lightning_modules.neural_entropy import MLP, PROCESSES, NeuralEntropy, estimators
 from lightning_modules.neural_entropy.estimators import Window, entropy_curves, log_prob_bound
 from lightning_modules.neural_entropy.networks import FourierFeatures, lecun_normal_
 
-import numpy as np
 import pytest
 import torch
+from official import DTYPES, arrays
 
 
 def mlp(*args, seed=0, **options) -> MLP:
@@ -149,15 +147,6 @@ def test_without_embedding_y_enters_through_a_dense_layer():
 
 
 # ----------------------------------------------------------------- the authors' arrays, section 5b
-def reference_folder() -> Path | None:
-    if folder := os.environ.get("ENTROFLOW_REFERENCE"):
-        return Path(folder)
-    if data := os.environ.get("ENTROFLOW_DATA"):
-        return Path(data).resolve().parent / "reference"
-    return None
-
-
-FOLDER = reference_folder()  # read once: other tests hide the variables from their own code
 OFFICIAL = {"VP": "vp", "VPx": "vpx", "SL": "sl"}
 # tolerance of reference/README.md; in float64 it separates a wrong formula from rounding
 TOLERANCE = {"f64": 1e-9, "f32": 1e-5}
@@ -166,15 +155,15 @@ TOLERANCE = {"f64": 1e-9, "f32": 1e-5}
 class Reference:
     """The authors' arrays in one precision, and our network with their weights."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], precision: str) -> None:
+    def __init__(self, arrays: dict[str, torch.Tensor], precision: str) -> None:
         self.arrays, self.precision = arrays, precision
-        self.dtype = {"f32": torch.float32, "f64": torch.float64}[precision]
+        self.dtype = DTYPES[precision]
         net = mlp(3, widths=(32, 16), frequencies=8).to(self.dtype)
         net.load_state_dict(dict(self.weights()))
         self.net = net
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(np.array(self.arrays[name])).to(self.dtype)
+        return self.arrays[name].to(self.dtype)
 
     def result(self, name: str) -> torch.Tensor:
         return self[f"{self.precision}/{name}"]
@@ -210,11 +199,7 @@ OURS = _names()
 
 @pytest.fixture(params=["f64", "f32"])
 def reference(request) -> Reference:
-    path = FOLDER / "f5b_ne_mlp_small.npz" if FOLDER else None
-    if path is None or not path.exists():
-        pytest.skip(f"no f5b_ne_mlp_small.npz in {FOLDER or 'ENTROFLOW_REFERENCE (unset)'}")
-    with np.load(path) as arrays:
-        return Reference(dict(arrays), request.param)
+    return Reference(arrays("f5b_ne_mlp_small"), request.param)
 
 
 official = pytest.mark.parametrize("process", OFFICIAL)

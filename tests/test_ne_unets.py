@@ -1,15 +1,13 @@
 """The MNIST network: its size, its start, and the authors' own numbers on the same weights."""
 
 import math
-import os
-from pathlib import Path
 
 from lightning_modules.neural_entropy import ConvUNet, NeuralEntropy
 from lightning_modules.neural_entropy import unet as layers
 
-import numpy as np
 import pytest
 import torch
+from official import DTYPES, arrays
 from torch.nn import functional as F
 from unets import build, one_step, scrambled, trainable
 
@@ -154,29 +152,19 @@ def test_mnist_network_refuses_what_does_not_fit(options, shape, line):
 
 
 # ----------------------------------------------------------------- the authors' arrays, section 5b
-def reference_folder() -> Path | None:
-    if folder := os.environ.get("ENTROFLOW_REFERENCE"):
-        return Path(folder)
-    if data := os.environ.get("ENTROFLOW_DATA"):
-        return Path(data).resolve().parent / "reference"
-    return None
-
-
-FOLDER = reference_folder()  # read once: other tests hide the variables from their own code
 TOLERANCE = {"f64": 1e-9, "f32": 1e-5}  # of reference/README.md
-DTYPE = {"f64": torch.float64, "f32": torch.float32}
 
 
 class Reference:
     """The authors' arrays in one precision, and our network with their weights."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], precision: str) -> None:
-        self.arrays, self.precision, self.dtype = arrays, precision, DTYPE[precision]
+    def __init__(self, arrays: dict[str, torch.Tensor], precision: str) -> None:
+        self.arrays, self.precision, self.dtype = arrays, precision, DTYPES[precision]
         self.net = build(ConvUNet, channels=(32, 64, 32, 64), embedding=32).to(self.dtype)
         self.net.load_state_dict(self.weights())
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(np.array(self.arrays[name])).to(self.dtype)
+        return self.arrays[name].to(self.dtype)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Theirs under our names; the decoder's kernels act flipped on a dilated input."""
@@ -210,11 +198,7 @@ class Reference:
 
 @pytest.fixture(params=["f64", "f32"])
 def reference(request) -> Reference:
-    path = FOLDER / "f5b_ne_unet28_small.npz" if FOLDER else None
-    if path is None or not path.exists():
-        pytest.skip(f"no f5b_ne_unet28_small.npz in {FOLDER or 'ENTROFLOW_REFERENCE (unset)'}")
-    with np.load(path) as arrays:
-        return Reference(dict(arrays), request.param)
+    return Reference(arrays("f5b_ne_unet28_small"), request.param)
 
 
 @pytest.mark.data

@@ -1,0 +1,8 @@
+"""EIW-Flow (arXiv 2407.04958): a multi-scale flow that learns which channels to factor out."""
+
+from lightning_modules.eiw_flow.dequantize import Uniform
+from lightning_modules.eiw_flow.module import EIWFlow
+from lightning_modules.eiw_flow.multiscale import Glow, MultiScale
+from lightning_modules.eiw_flow.shuffle import ChannelOrder, Guider, Solver
+
+__all__ = ["EIWFlow", "ChannelOrder", "Glow", "Guider", "MultiScale", "Solver", "Uniform"]

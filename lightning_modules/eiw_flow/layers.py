@@ -1,0 +1,203 @@
+"""The bijections of a Glow step: ActNorm, a 1x1 convolution, an affine coupling, squeeze, swap."""
+
+from lightning_modules.distributed import moments
+from lightning_modules.flows import Noise, Transform
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "ActNorm",
+    "AffineCoupling",
+    "ConvNet",
+    "FlowStep",
+    "Mix1x1",
+    "Squeeze",
+    "SwapHalves",
+    "bounded_scale",
+]
+
+Images = Float[Tensor, "batch C H W"]
+Half = Float[Tensor, "batch _ H W"]
+Quarter = Float[Tensor, "batch 4*C H//2 W//2"]
+PerSample = Float[Tensor, " batch"]
+
+
+def bounded_scale(s: Tensor) -> Tensor:
+    """The log-scale ``2 tanh(s / 2)`` of DenseFlow: the identity near 0, bounded by 2."""
+    return 2 * torch.tanh(s / 2)
+
+
+class ActNorm(Transform):
+    """``y = (x - shift) exp(-log_scale)``, per channel (Glow; signs of the DenseFlow code).
+
+    The first batch in training mode sets ``shift`` to its mean and ``log_scale`` to the logarithm
+    of its standard deviation (unbiased, + 1e-6), over all devices together. That it has been so
+    is a buffer: a resumed model is not initialised again.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.register_buffer("initialized", torch.tensor(False))
+        self._known = False  # spares reading the buffer, which would wait for a GPU
+
+    @torch.no_grad()
+    def prepare(self, x: Images) -> None:
+        """Initialise from ``x`` if this is the first batch that is trained on."""
+        if self._known or not self.training:
+            return
+        if not self.initialized:
+            mean, variance = moments(x, (0, 2, 3), correction=1)
+            self.shift.copy_(mean)
+            self.log_scale.copy_((variance.sqrt() + 1e-6).log())
+            self.initialized.fill_(True)
+        self._known = True
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        self.prepare(x)
+        logdet = -x[0, 0].numel() * self.log_scale.sum()
+        return (x - self.shift) * torch.exp(-self.log_scale), logdet.expand(len(x))
+
+    def inverse(self, y: Images) -> Images:
+        return y * torch.exp(self.log_scale) + self.shift
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known = False
+
+
+class Mix1x1(Transform):
+    """The invertible 1x1 convolution ``y = W x`` at each pixel: full matrix, orthogonal start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        logdet = x[0, 0].numel() * torch.linalg.slogdet(self.weight).logabsdet
+        return F.conv2d(x, self.weight[:, :, None, None]), logdet.expand(len(x))
+
+    def inverse(self, y: Images) -> Images:
+        return F.conv2d(y, torch.linalg.inv(self.weight)[:, :, None, None])
+
+
+class AffineCoupling(Transform):
+    """``y1 = x1, y2 = exp(log_scale) x2 + t`` where ``net(x1)`` gives scale and shift.
+
+    The first half of the channels conditions, the second changes; outputs of the net are
+    interleaved per channel, ``s0 t0 s1 t1 ...``, and ``log_scale = 2 tanh(s / 2)``.
+
+    Args:
+        net: (batch, C // 2, H, W) to (batch, 2 (C - C // 2), H, W).
+        bf16: run the net under bf16 autocast while training; scale, shift and log-determinant stay
+            in full precision. Evaluation and inverse never do: roundings would flip.
+    """
+
+    def __init__(self, net: nn.Module, bf16: bool = False) -> None:
+        super().__init__()
+        self.net, self.bf16 = net, bf16
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        x1, x2 = _halves(x)
+        log_scale, t = self._scale_and_shift(x1)
+        y = torch.cat([x1, torch.addcmul(t, x2, log_scale.exp())], 1)
+        return y, log_scale.flatten(1).sum(1)
+
+    def inverse(self, y: Images) -> Images:
+        y1, y2 = _halves(y)
+        log_scale, t = self._scale_and_shift(y1)
+        return torch.cat([y1, (y2 - t) * torch.exp(-log_scale)], 1)
+
+    def _scale_and_shift(self, x1: Half) -> tuple[Half, Half]:
+        with torch.autocast(x1.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+            out = self.net(x1)
+        s, t = out.to(x1.dtype).unflatten(1, (-1, 2)).unbind(2)
+        return bounded_scale(s), t
+
+
+class SwapHalves(Transform):
+    """The second half of the channels first; of an odd number, the larger half."""
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        return torch.cat(_halves(x)[::-1], 1), x.new_zeros(len(x))
+
+    def inverse(self, y: Images) -> Images:
+        late = y.shape[1] - y.shape[1] // 2
+        return torch.cat([y[:, late:], y[:, :late]], 1)
+
+
+class Squeeze(Transform):
+    """Every 2 x 2 pixels become channels: channel c, sub-pixel (i, j) is channel 4c + 2i + j.
+
+    Raises:
+        ValueError: an odd height or width.
+    """
+
+    def forward(
+        self, x: Images, noise: Noise | None = None
+    ) -> tuple[Float[Tensor, "batch 4*C H//2 W//2"], PerSample]:
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"{x.shape[2]} x {x.shape[3]} pixels cannot be squeezed by 2: "
+                "pad the images or take fewer scales"
+            )
+        return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
+
+    def inverse(self, y: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
+        return F.pixel_shuffle(y, 2)
+
+
+class FlowStep(Transform):
+    """ActNorm, 1x1 convolution, affine coupling, swap: one step of Glow, one module of DenseFlow.
+
+    ActNorm and the 1x1 convolution are one convolution with a bias, computed as one.
+    """
+
+    def __init__(self, channels: int, net: nn.Module, bf16: bool = False) -> None:
+        super().__init__()
+        self.norm = ActNorm(channels)
+        self.mix = Mix1x1(channels)
+        self.coupling = AffineCoupling(net, bf16)
+        self.swap = SwapHalves()
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        self.norm.prepare(x)
+        log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
+        weight = self.mix.weight * torch.exp(-log_scale)
+        x = F.conv2d(x, weight[:, :, None, None], -(weight @ shift))
+        fixed = torch.linalg.slogdet(self.mix.weight).logabsdet - log_scale.sum()
+        x, logdet = self.coupling(x)
+        return self.swap(x)[0], logdet + x[0, 0].numel() * fixed
+
+    def inverse(self, y: Images) -> Images:
+        y = self.coupling.inverse(self.swap.inverse(y))
+        log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
+        weight = log_scale.exp()[:, None] * torch.linalg.inv(self.mix.weight)
+        return F.conv2d(y, weight[:, :, None, None], shift)
+
+
+class ConvNet(nn.Sequential):
+    """Glow's coupling network: 3x3, 1x1 and 3x3 convolutions, the last one starting at zero."""
+
+    def __init__(self, channels: int, hidden: int, out: int) -> None:
+        last = nn.Conv2d(hidden, out, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.ReLU(inplace=True),
+            last,
+        )
+
+
+def _halves(x: Images) -> tuple[Half, Half]:
+    """The first C // 2 channels, which condition, and the others."""
+    half = x.shape[1] // 2
+    return x[:, :half], x[:, half:]
