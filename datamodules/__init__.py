@@ -5,7 +5,15 @@ The torchvision guard is imported first; the public names are imported on first 
 
 from __future__ import annotations
 
-__all__ = ["DataError", "GaussianMixture", "ImageSet", "MixtureData", "StoredImages", "load"]
+__all__ = [
+    "DataError",
+    "DensityImages",
+    "GaussianMixture",
+    "ImageSet",
+    "MixtureData",
+    "StoredImages",
+    "load",
+]
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from datamodules import _torchvision as _torchvision
 
 if TYPE_CHECKING:
+    from datamodules.density_images import DensityImages
     from datamodules.mixtures import GaussianMixture, MixtureData
     from datamodules.sources import DataError, ImageSet, load
     from datamodules.stored_images import StoredImages
 
 _HOME = {
     "DataError": "sources",
+    "DensityImages": "density_images",
     "GaussianMixture": "mixtures",
     "ImageSet": "sources",
     "MixtureData": "mixtures",

@@ -1,15 +1,21 @@
 """Training batches as a function of (seed, update) alone, so that a resumed run is exact."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-__all__ = ["Chunks", "StepBatches", "generator"]
+__all__ = ["Chunks", "StepBatches", "generator", "loader"]
+
+Ready = Callable[[Any, int], Any]  # a batch and its number, to the batch as a model gets it
+
+
+def as_it_is(batch: Any, number: int) -> Any:
+    return batch
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
@@ -31,6 +37,7 @@ class StepBatches(IterableDataset):
         batch_size: rows per update over all devices together.
         start: the update to begin with.
         rank, world: this device among how many; it gets its slice of each batch.
+        ready: makes the batch of an update what a model gets.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class StepBatches(IterableDataset):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        ready: Ready = as_it_is,
     ) -> None:
         n = len(arrays[0])
         batch_size = min(batch_size, n)
@@ -50,25 +58,32 @@ class StepBatches(IterableDataset):
                 f"make it a multiple of {world}"
             )
         self.arrays, self.batch_size, self.seed, self.start = arrays, batch_size, seed, start
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.ready = rank, world, ready
         self.per_epoch = n // batch_size if world > 1 else -(-n // batch_size)
 
     @classmethod
-    def of(cls, trainer: Any, arrays: Sequence[Tensor], batch_size: int, seed: int):
+    def of(
+        cls,
+        trainer: Any,
+        arrays: Sequence[Tensor],
+        batch_size: int,
+        seed: int,
+        ready: Ready = as_it_is,
+    ):
         """The batches that ``trainer`` (or None) wants next: its update, its share.
 
         Raises:
             ValueError: the trainer accumulates gradients, so that an update is not one batch.
         """
         if trainer is None:
-            return cls(arrays, batch_size, seed)
+            return cls(arrays, batch_size, seed, ready=ready)
         if trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 "trainer.accumulate_grad_batches must be 1, for an update is one batch here: "
                 "raise data.init_args.batch_size instead"
             )
         rank, world = trainer.global_rank, trainer.world_size
-        return cls(arrays, batch_size, seed, trainer.global_step, rank, world)
+        return cls(arrays, batch_size, seed, trainer.global_step, rank, world, ready)
 
     def indices(self, update: int, order: Tensor) -> Tensor:
         at = update % self.per_epoch * self.batch_size
@@ -85,7 +100,7 @@ class StepBatches(IterableDataset):
                     len(self.arrays[0]), generator=generator(self.seed, "order", epoch)
                 )
             rows = self.indices(update, order)
-            yield _bare([a[rows] for a in self.arrays])
+            yield self.ready(_bare([a[rows] for a in self.arrays]), update)
             update += 1
 
 
@@ -95,8 +110,8 @@ class Chunks(Dataset):
     The last chunk may be shorter.
     """
 
-    def __init__(self, arrays: Sequence[Tensor], size: int) -> None:
-        self.arrays, self.size = arrays, size
+    def __init__(self, arrays: Sequence[Tensor], size: int, ready: Ready = as_it_is) -> None:
+        self.arrays, self.size, self.ready = arrays, size, ready
 
     def __len__(self) -> int:
         return math.ceil(len(self.arrays[0]) / self.size)
@@ -104,7 +119,17 @@ class Chunks(Dataset):
     def __getitem__(self, i: int) -> Any:
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return _bare([a[i * self.size : (i + 1) * self.size] for a in self.arrays])
+        rows = slice(i * self.size, (i + 1) * self.size)
+        return self.ready(_bare([a[rows] for a in self.arrays]), i)
+
+
+def loader(batches: Dataset) -> DataLoader:
+    """Batches as they come: PyTorch's own collation would turn a tuple into a list."""
+    return DataLoader(batches, batch_size=None, collate_fn=_unchanged)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _bare(batch: Sequence[Tensor]) -> Any:

@@ -11,6 +11,8 @@
                          image files in folders named by class; see ``datamodules.image_folders``
     celeba, imagenet32 | 64 | 256 | 512, lsun_<category>
                          the papers' large sets; see ``datamodules.photographs``
+    noise, channels      4 x 8 x 8, made here: independent pixels, all normal, or of four laws, one
+                         a channel; see ``datamodules.synthetic``
     hub:<name>           any image data set that ``datasets`` can load, by its name on the Hub
                          (optionally ``<name>@<revision>``) or as a local folder; its first Image
                          column and its first ClassLabel column; grey if all of its images are,
@@ -50,6 +52,7 @@ from datamodules.image_folders import IMAGENET_SAMPLE, image_folder
 from datamodules.photographs import PHOTOGRAPHS
 from datamodules.pixels import PixelFile
 from datamodules.places import Inputs, MissingError, Source
+from datamodules.synthetic import CHANNELS, NOISE
 from datamodules.tiny_imagenet import TINY_IMAGENET
 
 import numpy as np
@@ -63,6 +66,8 @@ SOURCES: dict[str, Source] = {
     "tiny_imagenet": TINY_IMAGENET,
     "imagenet_sample": IMAGENET_SAMPLE,
     **PHOTOGRAPHS,
+    "noise": NOISE,
+    "channels": CHANNELS,
 }
 STEP = 4096  # images that are averaged at a time
 

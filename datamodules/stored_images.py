@@ -6,12 +6,11 @@ the values, so they are part of what is measured.
 
 import hashlib
 import math
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.batches import Chunks, StepBatches
+from datamodules.batches import Chunks, StepBatches, loader
 from datamodules.cache import fingerprint
 from datamodules.sources import DataError, first_per_class, load
 
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 __all__ = ["StoredImages"]
 
@@ -160,10 +159,10 @@ class StoredImages(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches without end, a function of (seed, update) alone, from the current update on."""
         arrays = self._arrays(self._train)
-        return _loader(_Batches.of(self.trainer, arrays, self.batch_size, self.seed))
+        return loader(StepBatches.of(self.trainer, arrays, self.batch_size, self.seed, _ready))
 
     def _evaluation(self) -> DataLoader:
-        return _loader(_Chunks(self._arrays(self._held_out), self.batch_size))
+        return loader(Chunks(self._arrays(self._held_out), self.batch_size, _ready))
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation()
@@ -180,29 +179,6 @@ def _floats(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def _ready(batch: Any) -> Any:
-    """A batch of bytes as a model gets it."""
+def _ready(batch: Any, number: int) -> Any:
+    """A batch of bytes as a model gets it: images become float one batch at a time."""
     return (_floats(batch[0]), *batch[1:]) if isinstance(batch, tuple) else _floats(batch)
-
-
-class _Batches(StepBatches):
-    """Training batches whose images become float one batch at a time."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(_ready, super().__iter__())
-
-
-class _Chunks(Chunks):
-    """Held-out images, which become float one chunk at a time."""
-
-    def __getitem__(self, i: int) -> Any:
-        return _ready(super().__getitem__(i))
-
-
-def _loader(batches: Dataset) -> DataLoader:
-    # PyTorch's own collation would turn a tuple into a list
-    return DataLoader(batches, batch_size=None, collate_fn=_unchanged)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
