@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ __all__ = ["Chain", "Noise", "Transform", "bits_per_dim"]
 
 
 class Noise:
-    """Standard normal and uniform draws: from a generator, or the ones that are given.
+    """Standard normal and uniform draws, and signs: from a generator, or the ones given.
 
     Args:
         rng: where draws come from; torch's global generator without.
@@ -37,6 +38,10 @@ class Noise:
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Numbers from [0, 1)."""
         return self._draw(torch.rand, shape, like)
+
+    def rademacher(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Signs, -1 or 1 with equal chances."""
+        return self._draw(_signs, shape, like)
 
     def _draw(self, kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor) -> Tensor:
         if self._given:
@@ -95,3 +100,7 @@ class Chain(Transform):
 def bits_per_dim(log_prob: Float[Tensor, "*batch"], dims: int) -> Float[Tensor, "*batch"]:
     """Bits per dimension of a log-probability in nats: the one place that divides."""
     return -log_prob / (dims * math.log(2))
+
+
+def _signs(shape: Sequence[int], **options: Any) -> Tensor:
+    return 2 * torch.randint(2, shape, **options) - 1

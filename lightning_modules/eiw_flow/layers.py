@@ -1,5 +1,7 @@
 """The bijections of a Glow step: ActNorm, a 1x1 convolution, an affine coupling, squeeze, swap."""
 
+from collections.abc import Iterable
+
 from lightning_modules.distributed import moments
 from lightning_modules.flows import Noise, Transform
 
@@ -15,6 +17,7 @@ __all__ = [
     "FlowStep",
     "Mix1x1",
     "Squeeze",
+    "Steps",
     "SwapHalves",
     "bounded_scale",
 ]
@@ -43,18 +46,17 @@ class ActNorm(Transform):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.register_buffer("initialized", torch.tensor(False))
-        self._known = False  # spares reading the buffer, which would wait for a GPU
+        self._known = False  # the buffer's value, which to read would wait for a GPU
 
     @torch.no_grad()
     def prepare(self, x: Images) -> None:
         """Initialise from ``x`` if this is the first batch that is trained on."""
         if self._known or not self.training:
             return
-        if not self.initialized:
-            mean, variance = moments(x, (0, 2, 3), correction=1)
-            self.shift.copy_(mean)
-            self.log_scale.copy_((variance.sqrt() + 1e-6).log())
-            self.initialized.fill_(True)
+        mean, variance = moments(x, (0, 2, 3), correction=1)
+        self.shift.copy_(mean)
+        self.log_scale.copy_((variance.sqrt() + 1e-6).log())
+        self.initialized.fill_(True)
         self._known = True
 
     def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
@@ -67,7 +69,7 @@ class ActNorm(Transform):
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._known = False
+        self._known = bool(self.initialized)
 
 
 class Mix1x1(Transform):
@@ -92,8 +94,10 @@ class AffineCoupling(Transform):
     The first half of the channels conditions, the second changes; outputs of the net are
     interleaved per channel, ``s0 t0 s1 t1 ...``, and ``log_scale = 2 tanh(s / 2)``.
 
+    A ``context`` (batch, K, H, W) is read by the net too, behind the half that conditions.
+
     Args:
-        net: (batch, C // 2, H, W) to (batch, 2 (C - C // 2), H, W).
+        net: (batch, C // 2 + K, H, W) to (batch, 2 (C - C // 2), H, W).
         bf16: run the net under bf16 autocast while training; scale, shift and log-determinant stay
             in full precision. Evaluation and inverse never do: roundings would flip.
     """
@@ -102,20 +106,23 @@ class AffineCoupling(Transform):
         super().__init__()
         self.net, self.bf16 = net, bf16
 
-    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+    def forward(
+        self, x: Images, noise: Noise | None = None, context: Half | None = None
+    ) -> tuple[Images, PerSample]:
         x1, x2 = _halves(x)
-        log_scale, t = self._scale_and_shift(x1)
+        log_scale, t = self._scale_and_shift(x1, context)
         y = torch.cat([x1, torch.addcmul(t, x2, log_scale.exp())], 1)
         return y, log_scale.flatten(1).sum(1)
 
-    def inverse(self, y: Images) -> Images:
+    def inverse(self, y: Images, context: Half | None = None) -> Images:
         y1, y2 = _halves(y)
-        log_scale, t = self._scale_and_shift(y1)
+        log_scale, t = self._scale_and_shift(y1, context)
         return torch.cat([y1, (y2 - t) * torch.exp(-log_scale)], 1)
 
-    def _scale_and_shift(self, x1: Half) -> tuple[Half, Half]:
+    def _scale_and_shift(self, x1: Half, context: Half | None) -> tuple[Half, Half]:
+        read = x1 if context is None else torch.cat([x1, context], 1)
         with torch.autocast(x1.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
-            out = self.net(x1)
+            out = self.net(read)
         s, t = out.to(x1.dtype).unflatten(1, (-1, 2)).unbind(2)
         return bounded_scale(s), t
 
@@ -166,19 +173,50 @@ class FlowStep(Transform):
         self.swap = SwapHalves()
 
     def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        x, logdet = self.move(x)
+        return x, logdet + x[0, 0].numel() * _fixed([self])
+
+    def move(self, x: Images) -> tuple[Images, PerSample]:
+        """``y``, and the coupling's part of the log-determinant."""
         self.norm.prepare(x)
         log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
         weight = self.mix.weight * torch.exp(-log_scale)
         x = F.conv2d(x, weight[:, :, None, None], -(weight @ shift))
-        fixed = torch.linalg.slogdet(self.mix.weight).logabsdet - log_scale.sum()
         x, logdet = self.coupling(x)
-        return self.swap(x)[0], logdet + x[0, 0].numel() * fixed
+        return self.swap(x)[0], logdet
 
     def inverse(self, y: Images) -> Images:
         y = self.coupling.inverse(self.swap.inverse(y))
         log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
         weight = log_scale.exp()[:, None] * torch.linalg.inv(self.mix.weight)
         return F.conv2d(y, weight[:, :, None, None], shift)
+
+
+class Steps(Transform):
+    """Steps of one width; the determinants of all their 1x1 convolutions are computed at once."""
+
+    def __init__(self, steps: Iterable[FlowStep]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
+        total = x.new_zeros(len(x))
+        for step in self.steps:
+            x, logdet = step.move(x)
+            total = total + logdet
+        return x, total + x[0, 0].numel() * _fixed(self.steps)
+
+    def inverse(self, y: Images) -> Images:
+        for step in reversed(self.steps):
+            y = step.inverse(y)
+        return y
+
+
+def _fixed(steps: Iterable[FlowStep]) -> Float[Tensor, ""]:
+    """The log-determinants of ActNorm and 1x1 convolution at one pixel, summed over the steps."""
+    mixes = torch.stack([step.mix.weight for step in steps])
+    scales = torch.stack([step.norm.log_scale for step in steps])
+    return torch.linalg.slogdet(mixes).logabsdet.sum() - scales.sum()
 
 
 class ConvNet(nn.Sequential):

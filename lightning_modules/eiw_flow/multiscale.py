@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_modules.eiw_flow.layers import ConvNet, FlowStep, Squeeze
+from lightning_modules.eiw_flow.layers import ConvNet, FlowStep, Squeeze, Steps
 from lightning_modules.eiw_flow.priors import PRIORS, Diagonal
 from lightning_modules.eiw_flow.shuffle import ChannelOrder
 from lightning_modules.flows import Chain, Noise, Transform
@@ -112,14 +112,18 @@ class MultiScale(nn.Module):
 
         The authors' code changes the last scale's alone.
         """
-        *split, shape = self.latent_shapes
-        like = self.last.mean.new_empty(())
-        x = self.last.sample(like.expand(n, *shape), noise, temperature if last is None else last)
+        like = self.last.mean.new_empty(()).expand(n, *self.latent_shapes[-1])
+        x = self.last.sample(like, noise, temperature if last is None else last)
+        return self.complete(x, noise, temperature)
+
+    def complete(self, last: Tensor, noise: Noise, temperature: float = 1.0) -> Images:
+        """Inputs with these latents of the last scale; what the splits factored out is drawn."""
 
         def draw(k: int, x: Tensor) -> Tensor:
-            return self.priors[k].sample(like.expand(n, *split[k]), noise, temperature, x)
+            like = last.new_empty(()).expand(len(last), *self.latent_shapes[k])
+            return self.priors[k].sample(like, noise, temperature, x)
 
-        return self._decode(x, draw)
+        return self._decode(last, draw)
 
     def _decode(self, x: Tensor, factored: Any) -> Images:
         x = self.stacks[-1].inverse(x)
@@ -175,7 +179,7 @@ class Glow(MultiScale):
         stacks, outputs, width = [], [], 4 * channels
         for k in range(1, scales + 1):
             stack = [Squeeze()] if k == 1 else []
-            stack += [step(width) for _ in range(steps)]
+            stack.append(Steps(step(width) for _ in range(steps)))
             if k < scales:  # the split keeps half of what this squeeze makes
                 stack.append(Squeeze())
                 outputs.append((4 * width, sides[0] >> k + 1, sides[1] >> k + 1))

@@ -4,6 +4,8 @@ import math
 from itertools import pairwise
 from typing import Literal
 
+from lightning_modules.eiw_flow.entropy import spacing_entropy
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -97,12 +99,7 @@ def channel_entropy(u: Float[Tensor, "batch C H W"]) -> Float[Tensor, " C"]:
 
     All positions and samples of a channel are one sample of size n; m = round(sqrt(n)).
     """
-    x = u.transpose(0, 1).flatten(1).sort(1).values
-    n = x.shape[1]
-    m = max(1, min(round(math.sqrt(n)), (n - 1) // 2))
-    i = torch.arange(n, device=x.device)
-    spacing = x[:, (i + m).clamp(max=n - 1)] - x[:, (i - m).clamp(min=0)]
-    return (n / (2 * m) * spacing).clamp_min(1e-12).log().mean(1)
+    return spacing_entropy(u.transpose(0, 1).flatten(1))
 
 
 class ChannelOrder(nn.Module):
@@ -120,7 +117,8 @@ class ChannelOrder(nn.Module):
             solver; ``ste``, whose logits get a gradient from the likelihood too;
             ``oracle_entropy``, a running estimate of each channel's entropy, lowest first;
             ``anti_oracle``, highest first.
-        solver_depth, solver_input, reduction: of Solver and Guider.
+        solver_depth, solver_input, reduction: of Solver and Guider; the reduction is 16 (authors)
+            if there are 64 channels or more, else 4, where nothing is given.
         kl: ``paper``, ``reverse`` or ``snapshot``, where the mode learns.
         detach: the term does not reach the features (authors: it does).
         perm_seed: of ``random``.
@@ -138,7 +136,7 @@ class ChannelOrder(nn.Module):
         mode: str = "identity",
         solver_depth: int = 2,
         solver_input: str = "raw",
-        reduction: int = 16,
+        reduction: int | None = None,
         kl: str = "paper",
         detach: bool = False,
         perm_seed: int = 0,
@@ -157,11 +155,13 @@ class ChannelOrder(nn.Module):
             perm = first.get(mode, torch.arange(channels))
             if mode in LEARNED:
                 solver = Solver(channels, solver_depth, solver_input)
-                self.guider = Guider(channels, reduction)
+                self.guider = Guider(channels, reduction or (16 if channels >= 64 else 4))
                 self.solver = FreeLogits(solver) if mode == "param" else solver
-                perm = _descending(self.solver())
+                self.register_buffer("first_logits", self.solver().detach().clone())
+                perm = _descending(self.first_logits)
         self.register_buffer("perm", perm)
         self.register_buffer("initial", perm.clone())
+        self.register_buffer("crossed", torch.tensor(0))  # channels that changed sides, in all
         if mode in ("oracle_entropy", "anti_oracle"):
             self.register_buffer("entropy", torch.zeros(channels))
             self.register_buffer("seen", torch.tensor(0.0))
@@ -201,12 +201,17 @@ class ChannelOrder(nn.Module):
     @torch.no_grad()
     def _update(self, u: Tensor) -> None:
         if self.solver is not None:
-            self.perm.copy_(_descending(self.solver()))
+            self._set(self.solver())
         elif self.mode in ("oracle_entropy", "anti_oracle"):
             self.seen.mul_(0.99).add_(0.01)  # bias-corrected running mean of decay 0.99
             self.entropy.lerp_(channel_entropy(u).to(self.entropy), 0.01 / float(self.seen))
-            sign = 1 if self.mode == "anti_oracle" else -1
-            self.perm.copy_(_descending(sign * self.entropy))
+            self._set(self.entropy if self.mode == "anti_oracle" else -self.entropy)
+
+    def _set(self, weights: Tensor) -> None:
+        before = self.perm.argsort()
+        self.perm.copy_(_descending(weights))
+        half = len(self.perm) // 2
+        self.crossed += ((before < half) != (self.perm.argsort() < half)).sum()
 
     def _with_gradient(self, v: Tensor) -> Tensor:
         """Multiply what is kept by one, a one whose gradient is the channels' importance."""
