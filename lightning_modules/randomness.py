@@ -12,4 +12,6 @@ def step_generator(
     """A generator on ``device`` for one step of one stream, independent of all others."""
     words = [seed, step, *stream.encode()]
     state = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+    if torch.device(device).type == "meta":  # which has no generators, and takes the CPU's
+        device = "cpu"
     return torch.Generator(device).manual_seed(state >> 1)

@@ -48,7 +48,9 @@ class Cell:
     def name(self) -> str:
         """``<readable slug>-<8 hex>``; the slug is read off the config, not off the asker."""
         model, data = (self.config[k]["init_args"] for k in ("model", "data"))
-        words = [data.get("mixture") or data.get("source"), model.get("process"), f"s{self.seed}"]
+        order = model["net"]["init_args"].get("order")
+        what = [data.get("mixture") or data.get("source"), model.get("process") or order]
+        words = [*what, f"s{self.seed}"]
         slug = "-".join(re.sub(r"[^a-z0-9._]+", "-", str(w).lower()) for w in words if w)
         return f"{slug}-{self.sha256[:8]}"
 

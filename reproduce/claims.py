@@ -72,7 +72,7 @@ def _judge(claim: Claim, seen: Observed) -> Verdict:
         smallest_effect=None,
         tier=seen.tier,
         verdict="not run",
-        reason="no record",
+        reason=target.not_run or "no record",
     )
     rows = seen.rows
     for axis, wanted in claim.where.items():

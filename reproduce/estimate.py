@@ -24,7 +24,11 @@ __all__ = ["Model", "Training", "estimate", "models", "training_flops"]
 ASSUMED = 1e12  # FLOP/s where neither the records nor the user tell more
 
 # a model costs the same whatever these are
-_COST_NOTHING = {"seed", "lr", "weight_decay"}
+_COST_NOTHING = {
+    *("seed", "lr", "weight_decay", "optimizer", "warmup", "decay", "decay_every", "lam"),
+    *("fine_tune_after", "fine_tune_lr", "freeze_order_after", "kl", "perm_seed"),
+    *("damage", "damage_share"),
+}
 
 
 @dataclass
@@ -86,7 +90,8 @@ def estimate(targets: Iterable[Target], tier: str, flops: float | None, store: S
     head = f"tier {tier}: {_many(len(found), 'distinct model')} in {_many(len(cells), 'cell')}"
     lines = [head, ""]
     for model in found:
-        lines += [*_lines(model, asked, price), ""]
+        first = next(m for m in found if m.name == model.name)
+        lines += [*_lines(model, first, asked, price), ""]
     trainings = [t for m in found for t in m.trainings]
     total = sum(t.each * len(t.cells) for t in trainings)
     lines += [
@@ -97,9 +102,14 @@ def estimate(targets: Iterable[Target], tier: str, flops: float | None, store: S
     return "\n".join(lines)
 
 
-def _lines(model: Model, asked: Mapping[str, list[str]], price: "_Price") -> Iterator[str]:
+def _lines(
+    model: Model, first: Model, asked: Mapping[str, list[str]], price: "_Price"
+) -> Iterator[str]:
     yield f"{model.name}: {model.axes}"
     yield f"  trainable parameters  {model.trainable:,}"
+    if more := model.trainable - first.trainable:
+        share = f"{100 * more / first.trainable:.4f} %"
+        yield f"  than the first such   {abs(more):,} {'more' if more > 0 else 'less'} = {share}"
     if model.frozen:
         yield f"  frozen parameters     {model.frozen:,}"
     for training in model.trainings:
@@ -201,8 +211,15 @@ def training_flops(built: Any, config: Mapping[str, Any]) -> tuple[int, int]:
     Nothing is computed, unless the numbers themselves decide what is, as in an adaptive solver:
     then two rows are, on the CPU, and scaled to the batch.
     """
+    import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    try:
+        with torch.device("meta"):
+            batch = built.datamodule.example_batch()
+            return _count(built, batch), _rows(batch)
+    except (RuntimeError, NotImplementedError):  # what has no form there may have a fake one
+        pass
     try:
         # fake tensors have no memory either, and there are random generators for their device
         with FakeTensorMode(allow_non_fake_inputs=True):

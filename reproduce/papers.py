@@ -28,11 +28,27 @@ PAPERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
         ),
         (1, 7, 17, 23, 42),
     ),
+    "eiw-flow": (
+        (
+            "density",
+            "entropy",
+            "quality",
+            "cost",
+            "sweeps",
+            "growth",
+            "invertibility",
+            "pictures",
+            "order",
+            "conditions",
+            "stability",
+        ),
+        (0, 1, 2, 3, 4),
+    ),
 }
 
 # The version of each paper's model: raise it when the meaning of a trained model changes, and its
 # records become stale.
-MODELS = {"neural-entropy": 1}
+MODELS = {"neural-entropy": 1, "eiw-flow": 1}
 
 
 @cache

@@ -77,7 +77,8 @@ def observe(target: Target, tier: str, store: Store) -> Observed:
         more = named(target.derive)(frame, tier)
         more = more[more["metric"].isin(list(target.metrics))].reindex(columns=columns)
         frame = pd.concat([frame, more], ignore_index=True)
-    return Observed(target, tier, axes, frame, pd.DataFrame(cells), tuple(stale))
+    about = pd.DataFrame(cells, columns=["cell", *axes, "seed", "status", "error", "wall_s"])
+    return Observed(target, tier, axes, frame, about, tuple(stale))
 
 
 def _state(target: Target, cell: Cell, store: Store) -> tuple[str, str, dict[str, Any] | None]:
@@ -167,9 +168,17 @@ def cells_table(seen: Observed) -> pd.DataFrame:
     return table[[*columns, "status", "metric", "unit", "value", "error"]]
 
 
+_SUMMARY = (
+    "metric unit mean ci_low ci_high sd n n_failed paper paper_source paper_error note".split()
+)
+
+
 def summary_table(seen: Observed) -> pd.DataFrame:
     """One row per arm, index value and metric: mean over seeds, interval, the paper's number."""
     target, rows = seen.target, []
+    columns = [*seen.keys, *_SUMMARY]
+    if not seen.axes:  # a target that is not run
+        return pd.DataFrame(columns=columns)
     groups = seen.rows.groupby([*seen.keys, "metric"], sort=False, dropna=False)["value"]
     bad = seen.cells[seen.cells["status"] == "failed"].groupby([*seen.axes], sort=False).size()
     for key, values in groups:
@@ -207,8 +216,7 @@ def summary_table(seen: Observed) -> pd.DataFrame:
         where = dict(zip(seen.axes, arm if isinstance(arm, tuple) else (arm,), strict=True))
         if not any(all(row[k] == v for k, v in where.items()) for row in rows):
             rows.append({**where, "n": 0, "n_failed": int(count), "note": "all failed"})
-    columns = [*seen.keys, *"metric unit mean ci_low ci_high sd n n_failed".split()]
-    return pd.DataFrame(rows, columns=[*columns, "paper", "paper_source", "paper_error", "note"])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def to_csv(table: pd.DataFrame, path: Path) -> None:

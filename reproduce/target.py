@@ -199,6 +199,7 @@ class Target:
             together show.
         figure: ``module:function`` that draws it.
         how, departures: prose for the report.
+        not_run: why nothing of it is run, for a target that is listed and has no arms.
     """
 
     id: str
@@ -219,6 +220,7 @@ class Target:
     comparable: tuple[str, ...] = ()
     how: str = ""
     departures: tuple[str, ...] = ()
+    not_run: str = ""
 
     @property
     def package(self) -> str:

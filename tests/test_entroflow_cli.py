@@ -92,6 +92,11 @@ COUNTS = {
     "neural_entropy_attention.paper": CIFAR,
     "neural_entropy_datasets.gpu": 1_264_067,
     "neural_entropy_datasets.paper": 1_264_067,
+    "eiw_flow.gpu": 1_595_016,
+    "eiw_flow.paper": 43_956_648,
+    "eiw_flow_dense.gpu": 4_509_260,
+    "eiw_flow_dense.paper": 130_922_462,
+    "eiw_flow_cnf.gpu": 122_588,
 }
 
 

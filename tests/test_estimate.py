@@ -17,7 +17,7 @@ from reproduce.cells import expand
 from reproduce.errors import RequestError
 from reproduce.estimate import estimate, models
 from reproduce.neural_entropy.transport import EPOCHS, PROFILE
-from reproduce.papers import targets
+from reproduce.papers import find
 from reproduce.records import Store, blank
 from reproduce.target import Arm
 
@@ -91,14 +91,22 @@ def test_ne_epochs_has_the_published_counts_and_flops_by_hand(monkeypatch):
 
 def test_all_targets_have_a_price_whatever_machine_their_configs_ask_for(store, monkeypatch):
     no_real_model(monkeypatch)
-    said = estimate(targets().values(), "paper", 4e14, store)
+    said = estimate(find(["neural-entropy"]), "paper", 4e14, store)
     for dim in (1, 2, 3, 6, 9):
         assert f"  trainable parameters  {1_314_816 + 257 * dim:,}\n" in said
     assert "  trainable parameters  1,115,297\n" in said
     assert "  trainable parameters  42,096,131\n" in said
-    still = [c for t in targets().values() for c in expand(t, "paper") if not c.updates[-1]]
+    still = [c for t in find(["neural-entropy"]) for c in expand(t, "paper") if not c.updates[-1]]
     assert f"nothing to train in {len({c.name for c in still})} cells" in said
     assert "  updates               20,480\n" in estimate([PROFILE], "gpu", None, store)
+
+
+def test_the_published_flow_is_priced_with_and_without_shuffle(store, monkeypatch):
+    no_real_model(monkeypatch)
+    said = estimate(find(["eiw-entropy"]), "paper", 4e14, store)
+    assert "  trainable parameters  130,647,294\n" in said
+    assert "  trainable parameters  130,922,462\n" in said
+    assert "  than the first such   275,168 more = 0.2106 %\n" in said
 
 
 def test_nothing_is_allocated(monkeypatch):

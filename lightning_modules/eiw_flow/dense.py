@@ -8,6 +8,7 @@ from lightning_modules.eiw_flow.layers import FlowStep, Squeeze, Steps, bounded_
 from lightning_modules.eiw_flow.multiscale import MultiScale
 from lightning_modules.eiw_flow.priors import Standard
 from lightning_modules.flows import Chain, Noise, Transform
+from lightning_modules.precision import bf16
 
 import torch
 from jaxtyping import Float
@@ -54,7 +55,7 @@ class CrossUnit(nn.Module):
         return (added - mu) * torch.exp(-log_scale)
 
     def _mean_and_scale(self, seen: Images) -> tuple[Seen, Seen]:
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+        with bf16(seen, self.bf16 and self.training):
             out = self.net(seen)
         mu, s = out.to(seen.dtype).chunk(2, 1)
         return mu, bounded_scale(s)

@@ -2,6 +2,8 @@
 
 import math
 
+from lightning_modules.precision import bf16
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -67,7 +69,7 @@ class NystroemAttention(nn.Module):
         n, _, h, w = x.shape
         qkv = self.qkv(x)
         # the inverse of a nearly singular matrix has no digits left in bf16
-        with torch.autocast(x.device.type, enabled=False):
+        with bf16(x, False):
             qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
             q, k, v = qkv.reshape(n, h * w, -1).chunk(3, -1)
             q_mean, k_mean = (

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lightning_modules.distributed import moments
 from lightning_modules.flows import Noise, Transform
+from lightning_modules.precision import bf16
 
 import torch
 from jaxtyping import Float
@@ -121,7 +122,7 @@ class AffineCoupling(Transform):
 
     def _scale_and_shift(self, x1: Half, context: Half | None) -> tuple[Half, Half]:
         read = x1 if context is None else torch.cat([x1, context], 1)
-        with torch.autocast(x1.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+        with bf16(x1, self.bf16 and self.training):
             out = self.net(read)
         s, t = out.to(x1.dtype).unflatten(1, (-1, 2)).unbind(2)
         return bounded_scale(s), t

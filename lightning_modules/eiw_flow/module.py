@@ -135,8 +135,9 @@ class EIWFlow(L.LightningModule):
         else:
             decays = max(0, step - self.warmup) // self.decay_every
             lr = self.lr * min(1.0, (step + 1) / max(1, self.warmup)) * self.decay**decays
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = lr
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
 
     def validation_step(self, x: Images, batch_idx: int) -> None:
         # the same noise at every validation and in every arm

@@ -204,7 +204,7 @@ class ChannelOrder(nn.Module):
             self._set(self.solver())
         elif self.mode in ("oracle_entropy", "anti_oracle"):
             self.seen.mul_(0.99).add_(0.01)  # bias-corrected running mean of decay 0.99
-            self.entropy.lerp_(channel_entropy(u).to(self.entropy), 0.01 / float(self.seen))
+            self.entropy.lerp_(channel_entropy(u).to(self.entropy), 0.01 / self.seen)
             self._set(self.entropy if self.mode == "anti_oracle" else -self.entropy)
 
     def _set(self, weights: Tensor) -> None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from lightning_modules.precision import bf16
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("matrix", std * torch.randn(frequencies, features))
 
     def forward(self, v: Float[Tensor, "batch features"]) -> Float[Tensor, "batch twice"]:
-        with torch.autocast(v.device.type, enabled=False):  # bf16 has no digits for a phase
+        with bf16(v, False):  # it has no digits for a phase
             phase = 2 * math.pi * (v @ self.matrix.T)
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 

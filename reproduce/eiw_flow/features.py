@@ -1,0 +1,44 @@
+"""Further rows of the feature targets: the weakest split or stage, gains over vanilla."""
+
+import pandas as pd
+
+__all__ = ["gaps", "growth"]
+
+
+def _reduced(rows: pd.DataFrame, names: list[str], metric: str, how: str) -> pd.DataFrame:
+    """One row a cell: the least or greatest of several metrics."""
+    some = rows[rows["metric"].isin(names)]
+    by = [c for c in rows.columns if c not in ("metric", "value")]
+    found = some.groupby(by, sort=False, dropna=False)["value"].agg(how).reset_index()
+    return found.assign(metric=metric).reindex(columns=rows.columns)
+
+
+def gaps(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
+    """The least gap over the splits, and the gain of R2E2 at the first over the vanilla flow's."""
+    found = [
+        _reduced(rows, ["E2_gap_1", "E2_gap_2"], "least_gap", "min"),
+        _reduced(rows, ["E2_gap_1_std", "E2_gap_2_std"], "least_gap_std", "min"),
+    ]
+    first = rows[rows["metric"] == "R2E2_1"]
+    vanilla = first[first["mode"] == "identity"]
+    both = first[first["mode"] != "identity"].merge(
+        vanilla[["data", "seed", "value"]], on=["data", "seed"], suffixes=("", "_vanilla")
+    )
+    gain = 100 * (both["value"] - both["value_vanilla"]) / both["value_vanilla"].abs()
+    found.append(both.assign(metric="gain", value=gain, cell=""))
+    return pd.concat(found).reindex(columns=rows.columns)
+
+
+def growth(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
+    """The least growth from one stage to the next, raw and standardised, and the highest stage."""
+    found = []
+    by = [c for c in rows.columns if c not in ("metric", "value")]
+    for tag in ("", "_std"):
+        stages = rows[rows["metric"].str.fullmatch(rf"E2_stage\d{tag}")]
+        wide = stages.pivot_table(index=by, columns="metric", values="value", sort=False)
+        wide = wide.reindex(sorted(wide.columns), axis=1)
+        least = wide.diff(axis=1).min(axis=1).rename("value").reset_index()
+        found.append(least.assign(metric=f"least_growth{tag}"))
+    names = [m for m in rows["metric"].unique() if m.startswith("E2_stage") and m.endswith("_std")]
+    found.append(_reduced(rows, names, "most_std", "max"))
+    return pd.concat(found).dropna(subset="value").reindex(columns=rows.columns)
