@@ -48,10 +48,25 @@ def band(
         ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
+def _few_ticks(axis: Any) -> None:
+    """Over less than two decades of a log axis label 1, 2 and 5: matplotlib's labels overlap."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+        axis.set_minor_formatter(NullFormatter())
+        if 0 < low and high / low < 30:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:,g}")
+
+
 def save(fig: Any, path: Path) -> None:
     """Write ``path`` as .svg and .png, atomically and without a time stamp."""
     import matplotlib.pyplot as plt
 
+    for ax in fig.axes:
+        _few_ticks(ax.xaxis)
+        _few_ticks(ax.yaxis)
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
         temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
         fig.savefig(temporary, dpi=150, metadata=metadata)

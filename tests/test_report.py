@@ -348,3 +348,25 @@ def test_import_is_light():
     code = "import sys, reproduce.report; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "labels"),
+    [((160, 2500), ["200", "500", "1,000", "2,000"]), ((10, 20_000), None)],
+)
+def test_a_short_log_axis_has_few_labels_that_do_not_overlap(ends, labels, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    from reproduce import figures
+
+    monkeypatch.setattr(plt, "close", lambda fig: None)
+    fig, ax = figures.figure()
+    ax.plot(ends, ends)
+    ax.set_xscale("log")
+    figures.save(fig, tmp_path / "axis")
+    monkeypatch.undo()
+    low, high = ax.get_xlim()
+    seen = [t.get_text() for t in ax.get_xticklabels() if low <= t.get_position()[0] <= high]
+    assert labels is None or seen == labels
+    assert not any(t.get_text() for t in ax.get_xticklabels(minor=True))
+    plt.close(fig)
