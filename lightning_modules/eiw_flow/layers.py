@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from lightning_modules.distributed import moments
-from lightning_modules.flows import Noise, Transform
+from lightning_modules.flows import Chain, Noise, Transform
 from lightning_modules.precision import bf16
 
 import torch
@@ -193,24 +193,15 @@ class FlowStep(Transform):
         return F.conv2d(y, weight[:, :, None, None], shift)
 
 
-class Steps(Transform):
-    """Steps of one width; the determinants of all their 1x1 convolutions are computed at once."""
-
-    def __init__(self, steps: Iterable[FlowStep]) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
+class Steps(Chain):
+    """Flow steps of one width; the determinants of their 1x1 convolutions are taken at once."""
 
     def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
         total = x.new_zeros(len(x))
-        for step in self.steps:
+        for step in self.transforms:
             x, logdet = step.move(x)
             total = total + logdet
-        return x, total + x[0, 0].numel() * _fixed(self.steps)
-
-    def inverse(self, y: Images) -> Images:
-        for step in reversed(self.steps):
-            y = step.inverse(y)
-        return y
+        return x, total + x[0, 0].numel() * _fixed(self.transforms)
 
 
 def _fixed(steps: Iterable[FlowStep]) -> Float[Tensor, ""]:

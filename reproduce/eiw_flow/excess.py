@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from reproduce.eiw_flow.paired import beside
+
 __all__ = ["over_controls"]
 
 _FD = "fd_classifier"
@@ -13,10 +15,7 @@ def over_controls(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     distances = rows[rows["metric"] == _FD]
     found = []
     for control, metric in (("identity", "excess_identity"), ("random-0", "excess_random")):
-        base = distances.loc[distances["mode"] == control, ["data", "seed", "value"]]
-        both = distances[distances["mode"] != control].merge(
-            base, on=["data", "seed"], suffixes=("", "_base")
-        )
-        value = both["value"] / both["value_base"] - 1
-        found.append(both.assign(metric=metric, value=value, cell=""))
+        own = distances["mode"] == control
+        both = beside(distances[~own], distances[own], ["data", "seed"])
+        found.append(both.assign(metric=metric, value=both["value"] / both["control"] - 1))
     return pd.concat(found).reindex(columns=rows.columns)

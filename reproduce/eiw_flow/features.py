@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from reproduce.eiw_flow.paired import beside
+
 __all__ = ["gaps", "growth"]
 
 
@@ -20,12 +22,10 @@ def gaps(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
         _reduced(rows, ["E2_gap_1_std", "E2_gap_2_std"], "least_gap_std", "min"),
     ]
     first = rows[rows["metric"] == "R2E2_1"]
-    vanilla = first[first["mode"] == "identity"]
-    both = first[first["mode"] != "identity"].merge(
-        vanilla[["data", "seed", "value"]], on=["data", "seed"], suffixes=("", "_vanilla")
-    )
-    gain = 100 * (both["value"] - both["value_vanilla"]) / both["value_vanilla"].abs()
-    found.append(both.assign(metric="gain", value=gain, cell=""))
+    vanilla = first["mode"] == "identity"
+    both = beside(first[~vanilla], first[vanilla], ["data", "seed"])
+    gain = 100 * (both["value"] - both["control"]) / both["control"].abs()
+    found.append(both.assign(metric="gain", value=gain))
     return pd.concat(found).reindex(columns=rows.columns)
 
 

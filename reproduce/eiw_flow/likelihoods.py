@@ -3,6 +3,7 @@
 import pandas as pd
 
 from reproduce.eiw_flow.arms import DATA
+from reproduce.eiw_flow.paired import beside
 
 __all__ = ["against_controls", "best", "difficulty", "stability"]
 
@@ -11,8 +12,8 @@ BITS = "bpd_iw16"
 
 def _less(rows: pd.DataFrame, base: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """``rows`` less what ``base`` has where ``by`` agrees, as rows of ``metric``."""
-    both = rows.merge(base[[*by, "value"]], on=by, suffixes=("", "_base"))
-    found = both.assign(metric=metric, value=both["value"] - both["value_base"], cell="")
+    both = beside(rows, base, by)
+    found = both.assign(metric=metric, value=both["value"] - both["control"])
     return found.reindex(columns=rows.columns)
 
 
