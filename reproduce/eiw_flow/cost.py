@@ -1,5 +1,7 @@
 """eiw-cost: what Shuffle costs in parameters and time."""
 
+from dataclasses import replace
+
 from reproduce.eiw_flow.arms import GLOW, arm, tuned
 from reproduce.target import Arm, Evaluator, Identity, Order, Pick, Target
 
@@ -33,7 +35,7 @@ def _untrained(tier: str, side: int, channels: int = 3) -> Arm:
     }
     given = tuned(0, steps=1 if tier == "smoke" else 4, hidden=8 if tier == "smoke" else 64)
     made = arm("digits", "eiw", given, GLOW, changes=changes)
-    return Arm({"side": side}, made.overrides, made.config)
+    return replace(made, axes={"side": side})
 
 
 def side_arms(tier: str) -> list[Arm]:

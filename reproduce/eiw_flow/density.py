@@ -1,5 +1,6 @@
 """eiw-density: bits per dimension with a learned order and without, on paired seeds."""
 
+from dataclasses import replace
 from typing import Any
 
 from reproduce.eiw_flow.arms import GLOW, arm, tuned
@@ -54,7 +55,7 @@ def density_arms(tier: str) -> list[Arm]:
 
 
 def _named(backbone: str, one: Arm) -> Arm:
-    return Arm({"backbone": backbone, **one.axes}, one.overrides, one.config)
+    return replace(one, axes={"backbone": backbone, **one.axes})
 
 
 def _large(data: str, mode: str) -> Arm:

@@ -1,5 +1,7 @@
 """eiw-stability: orders that change while the flow learns. eiw-diffusion: what is not run."""
 
+from dataclasses import replace
+
 from reproduce.eiw_flow.arms import RANDOM, arm
 from reproduce.eiw_flow.order import LIKELIHOOD, MARGIN, ORDERS
 from reproduce.eiw_flow.recipes import recipe
@@ -27,7 +29,7 @@ def stability_arms(tier: str) -> list[Arm]:
 
 
 def _relabelled(one: Arm, order: str, frozen_after: str) -> Arm:
-    return Arm({"order": order, "frozen_after": frozen_after}, one.overrides, one.config)
+    return replace(one, axes={"order": order, "frozen_after": frozen_after})
 
 
 STABILITY = Target(

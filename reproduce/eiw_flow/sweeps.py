@@ -1,5 +1,7 @@
 """eiw-lambda and eiw-solver: the weight of the order's term, sizes of solver and guider."""
 
+from dataclasses import replace
+
 from reproduce.eiw_flow.arms import GLOW, arm, tuned
 from reproduce.eiw_flow.order import LIKELIHOOD, MARGIN, ORDERS
 from reproduce.eiw_flow.recipes import recipe
@@ -37,7 +39,7 @@ def lambda_arms(tier: str) -> list[Arm]:
             "lam": lam,
         }
         made = arm(data, "eiw", given, stem, changes=changes)
-        return Arm(axes, made.overrides, made.config, seeds=few)
+        return replace(made, axes=axes, seeds=few)
 
     if tier == "smoke":
         return [one(lam, detach) for lam in (0.0, 1e-3, 1.0) for detach in (False, True)]
@@ -172,7 +174,7 @@ def solver_arms(tier: str) -> list[Arm]:
             f"{_NET}.order_args.reduction": reduction,
         }
         made = arm(data, "eiw", *recipe(tier, data), changes=changes)
-        found.append(Arm({"depth": depth, "reduction": reduction}, made.overrides, made.config))
+        found.append(replace(made, axes={"depth": depth, "reduction": reduction}))
     return found
 
 
