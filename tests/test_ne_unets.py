@@ -118,6 +118,7 @@ def test_rows_of_a_large_batch_do_not_mix():
 
 def test_phase_is_in_full_precision_under_autocast():
     """The phase reaches 30 sigma 2 pi; in bfloat16 the sines of s and s + 0.003 would be noise."""
+    torch.manual_seed(0)  # weights of other seeds differ by up to 0.04
     net = build(ConvUNet, **TINY)
     y, s = torch.randn(8, 1, 28, 28), torch.rand(8)
     seen = []
