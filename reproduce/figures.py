@@ -49,15 +49,25 @@ def band(
 
 
 def _few_ticks(axis: Any) -> None:
-    """Over less than two decades of a log axis label 1, 2 and 5: matplotlib's labels overlap."""
+    """Label a short log axis between the powers of ten too, sparsely.
+
+    matplotlib's own labels there overlap on one axis and are too few on another.
+    """
     from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
-        axis.set_minor_formatter(NullFormatter())
-        if 0 < low and high / low < 30:
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:,g}")
+    if axis.get_scale() != "log" or not isinstance(axis.get_major_formatter(), LogFormatter):
+        return
+    axis.set_minor_formatter(NullFormatter())
+    if not 0 < low < high < 30 * low:
+        return
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
+    for subs in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5)):
+        ticks = np.multiply.outer(powers, subs)
+        if ((low <= ticks) & (ticks <= high)).sum() >= 3:
+            break
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:,g}")
 
 
 def save(fig: Any, path: Path) -> None:

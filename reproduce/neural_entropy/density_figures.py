@@ -150,7 +150,7 @@ def score_matching(seen: Observed, records: list[dict[str, Any]]) -> Any:
     right.set_xticks(range(len(arms)), [f"{m}\n{names[p]}" for m, p in arms])
     right.set(yscale="log", xlim=(-0.5, len(arms) - 0.5), ylabel="nats")
     right.set_title("Data that hold something")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return fig
 
 
