@@ -23,6 +23,7 @@ __all__ = ["Contender", "Workload", "bench", "in_turn", "measure"]
 
 ROUNDS = 3
 WORKLOADS = {
+    "w1": "reproduce.bench_flows:flows",
     "w3": "reproduce.bench_networks:networks",
     "w5": "reproduce.bench_startup:startup",
     "w6": "reproduce.bench_sweep:sweep",
@@ -35,17 +36,24 @@ class Contender:
     """One row of a workload's table.
 
     Attributes:
-        reference: the contender of the same round that it is divided by; none for a yardstick.
+        reference: the contender of the same round that it is divided by, or several: the best of
+            them; none for a yardstick.
         accept, aim: bounds for the ratio, or for the value itself where ``absolute``.
         note: what is in the value and what is not.
+        unit: of its value, where it is not the workload's.
     """
 
     name: str
-    reference: str = ""
+    reference: str | tuple[str, ...] = ()
     accept: float | None = None
     aim: float | None = None
     absolute: bool = False
     note: str = ""
+    unit: str = ""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.reference,) if isinstance(self.reference, str) else self.reference
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Workload:
     """Contenders and how a round of them is run.
 
     Attributes:
-        unit: of all values; seconds are the better the fewer, everything else the more.
+        unit: of all values; seconds and MiB are the better the fewer, everything else the more.
         round: gets the contenders' names in this round's order, yields (name, value).
         prepare: run once before the first round, for what must not be measured.
     """
@@ -109,12 +117,14 @@ def measure(workload: Workload, rounds: int, rng: random.Random) -> dict[str, li
     workload.prepare()
     order = [contender.name for contender in workload.contenders]
     values: dict[str, list[float]] = {name: [] for name in order}
+    units = {contender.name: contender.unit for contender in workload.contenders}
     for number in range(1, rounds + 1):
         rng.shuffle(order)
         for name, value in workload.round(list(order)):
             values[name].append(value)
             said = f"{workload.name} round {number}/{rounds}"
-            print(f"{said}: {name} {value:.4g} {workload.unit}", flush=True)
+            unit = units[name] or workload.unit
+            print(f"{said}: {name} {value:.4g} {unit}", flush=True)
     return values
 
 
@@ -126,24 +136,27 @@ def judge(workload: Workload, values: Mapping[str, list[float]]) -> list[dict[st
     """
     rows = []
     for c in workload.contenders:
+        unit = c.unit or workload.unit
+        fewer = unit in ("s", "MiB")
         mine = values[c.name]
-        theirs = values[c.reference] if c.reference else ()
-        ratios = [a / b for a, b in zip(mine, theirs, strict=True)] if c.reference else []
+        theirs = zip(*(values[name] for name in c.references), strict=True)
+        best = [min(them) if fewer else max(them) for them in theirs]
+        ratios = [a / b for a, b in zip(mine, best, strict=True)] if best else []
         judged = statistics.median(mine if c.absolute else ratios) if c.accept else None
         row = {
             "workload": workload.name,
             "contender": c.name,
             "median": statistics.median(mine),
-            "unit": workload.unit,
-            "reference": c.reference,
+            "unit": unit,
+            "reference": " or ".join(c.references),
             "ratio": statistics.median(ratios) if ratios else "",
             "ratio_low": min(ratios, default=""),
             "ratio_high": max(ratios, default=""),
             "rounds": len(mine),
-            "judged": "" if judged is None else workload.unit if c.absolute else "ratio",
+            "judged": "" if judged is None else unit if c.absolute else "ratio",
             "accept": "" if c.accept is None else c.accept,
             "aim": "" if c.aim is None else c.aim,
-            "meets": "" if judged is None else _meets(judged, c, workload.unit == "s"),
+            "meets": "" if judged is None else _meets(judged, c, fewer),
             "note": c.note,
         }
         rows.append(row)
@@ -177,7 +190,7 @@ def _print(workload: Workload, rows: list[dict[str, Any]]) -> None:
     table = Table(title=f"{workload.name.upper()} {workload.title}", box=None, pad_edge=False)
     table.title_justify = "left"
     table.add_column("contender", overflow="fold")
-    for column in (workload.unit, "ratio", "range"):
+    for column in ("median", "ratio", "range"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("to", overflow="fold")
     for column in ("accept", "aim", "meets"):
@@ -185,14 +198,14 @@ def _print(workload: Workload, rows: list[dict[str, Any]]) -> None:
     colours = {"aim": "green", "accept": "green", "no": "red"}
     for row in rows:
         spread = f"{row['ratio_low']:.3g} to {row['ratio_high']:.3g}" if row["reference"] else ""
-        bound = f" {workload.unit}" if row["judged"] not in ("", "ratio") else ""
+        bound = f" {row['unit']}" if row["judged"] not in ("", "ratio") else ""
         limits = (
             f"{_short(row[key])}{bound}" if row["judged"] else "" for key in ("accept", "aim")
         )
         meets = row["meets"]
         table.add_row(
             row["contender"],
-            _short(row["median"]),
+            f"{_short(row['median'])} {row['unit']}",
             f"{row['ratio']:.3g}" if row["reference"] else "",
             spread,
             row["reference"],

@@ -6,11 +6,12 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cores", "provenance", "threads_of_a_worker"]
+__all__ = ["cores", "peak_mib", "provenance", "threads_of_a_worker"]
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "datasets", "torchmetrics")
 
@@ -46,8 +47,7 @@ def _packages() -> dict[str, str]:
 def provenance(device: str) -> dict[str, Any]:
     """Keys of a record that say how it came to be; none of them enters a table."""
     sha, dirty = _git()
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    peak = peak_mib()
     if device not in ("cpu", "mps"):
         import torch
 
@@ -59,6 +59,15 @@ def provenance(device: str) -> dict[str, Any]:
         "peak_mem_mb": round(peak, 1),
         "utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def peak_mib() -> float:
+    """The greatest resident size of this process so far."""
+    with suppress(OSError), open("/proc/self/status") as status:
+        # ru_maxrss of a child begins at what its parent had
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def cores() -> int:

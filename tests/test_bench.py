@@ -4,12 +4,23 @@ import csv
 import itertools
 import random
 import socket
+import sys
+from types import ModuleType
 
 from lightning_modules import neural_entropy as networks
 
 import pytest
+import torch
 
-from reproduce import bench, bench_networks, bench_startup, bench_steps, bench_sweep
+from reproduce import (
+    bench,
+    bench_flows,
+    bench_networks,
+    bench_peers,
+    bench_startup,
+    bench_steps,
+    bench_sweep,
+)
 from reproduce.__main__ import main
 from reproduce.bench import Contender, Workload, in_turn, judge, measure
 from reproduce.bench_machine import machine
@@ -119,7 +130,10 @@ def test_bench_writes_a_table_with_the_machine(named, only_dummy, tmp_path, caps
 
 @pytest.mark.parametrize(
     ("args", "says"),
-    [(["w9"], "'w9': choose from w3, w5, w6, w7"), (["w5", "--rounds", "0"], "at least 1, not 0")],
+    [
+        (["w9"], "'w9': choose from w1, w3, w5, w6, w7"),
+        (["w5", "--rounds", "0"], "at least 1, not 0"),
+    ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(args, says, tmp_path, capsys):
     assert main(["bench", *args, "--results", str(tmp_path / "r")]) == 2
@@ -226,6 +240,74 @@ def test_w7_names_its_contenders_as_it_judges_them(monkeypatch):
     ours, bare = judge(made, measure(made, 2, random.Random(0)))
     assert (ours["median"], bare["median"]) == (9.0, 10.0)
     assert (ours["ratio"], ours["meets"]) == (0.9, "accept")
+
+
+# ------------------------------------------------------------------------------------------ W1
+def test_the_best_of_several_is_another_one_in_each_round():
+    rows = [Contender("ours", ("a", "b"), 1.0), Contender("a"), Contender("b")]
+    values = {"ours": [6.0, 6.0, 6.0], "a": [3.0, 1.0, 4.0], "b": [2.0, 12.0, 5.0]}
+    row = judge(workload(rows, {}, "1/s"), values)[0]
+    assert (row["ratio_low"], row["ratio"], row["ratio_high"]) == (0.5, 1.2, 2.0)
+    assert (row["reference"], row["meets"]) == ("a or b", "accept")
+
+
+def test_of_memory_as_of_seconds_the_least_is_the_best():
+    rows = [Contender("ours", ("a", "b"), 1.0, 0.5, unit="MiB"), Contender("a"), Contender("b")]
+    row = judge(workload(rows, {}, "images/s"), {"ours": [9.0], "a": [10.0], "b": [12.0]})[0]
+    assert (row["ratio"], row["unit"], row["meets"]) == (0.9, "MiB", "accept")
+
+
+def test_flows_need_those_they_are_compared_with(monkeypatch):
+    for peer in bench_peers.PEERS:
+        monkeypatch.setitem(sys.modules, peer, None)
+    with pytest.raises(RequestError, match=r"compares with FrEIA.*'\.\[bench\]'"):
+        bench_flows.flows()
+
+
+def test_flows_runs_every_contender_it_judges(monkeypatch):
+    for peer in bench_peers.PEERS:
+        monkeypatch.setitem(sys.modules, peer, ModuleType(peer))
+    called = []
+
+    def made(name):
+        called.append(name)
+        module = torch.nn.Linear(1, 1)
+        return bench_peers.Flow(module, lambda x: module(x[:, 0, 0, :1]), torch.zeros)
+
+    monkeypatch.setattr(bench_flows, "_built", made)
+    monkeypatch.setattr(bench_flows, "_in_a_process", lambda name: 100.0 + len(name))
+    workload = bench_flows.flows()
+    rows = judge(workload, measure(workload, 2, random.Random(0)))
+    judged = {row["contender"]: row for row in rows if row["judged"]}
+    for kind in ("train", "log_prob", "sample", "memory"):
+        assert set(judged[f"Glow, {kind}"]["reference"].split(" or ")) == {
+            f"{peer}, {kind}" for peer in bench_peers.PEERS
+        }
+        assert all(judged[f"Glow, {kind}"][key] for key in ("ratio", "accept", "aim"))
+    assert judged["Glow with Shuffle, train"]["reference"] == "Glow, train"
+    assert set(called) == {*bench_peers.PEERS, "Glow", bench_flows.BF16, bench_flows.SHUFFLED}
+
+
+def test_a_turn_is_timed_after_its_first_call(monkeypatch):
+    clock, called = [0.0], []
+
+    def call(name, seconds):
+        called.append(name)
+        clock[0] += 100 * seconds if called[-2:-1] != [name] else seconds
+
+    monkeypatch.setattr(bench_flows.time, "perf_counter", lambda: clock[0])
+    calls = [lambda: call("a", 0.5), lambda: call("b", 2.0)]
+    assert bench_flows._in_turns(calls) == [bench_flows.BATCH / 0.5, bench_flows.BATCH / 2.0]
+    assert called == [*"aaa", *"bbb"] * bench_flows.TURNS
+
+
+@pytest.mark.slow
+def test_the_memory_of_training_is_that_of_what_it_keeps():
+    batch, least = bench_flows.BATCH, bench_flows.HIDDEN * 4 * 2**-20
+    hidden = 2 * least * batch * bench_flows.STEPS * sum(4**k for k in (4, 3, 2))
+    assert hidden < bench_flows._in_a_process("Glow") < 3 * hidden
+    half = bench_flows._in_a_process(bench_flows.BF16)
+    assert half < bench_flows._in_a_process("Glow")
 
 
 # ------------------------------------------------------------------------------------------ W3

@@ -11,7 +11,6 @@ from lightning_modules.eiw_flow.layers import (
     Mix1x1,
     Squeeze,
     Steps,
-    SwapHalves,
 )
 from lightning_modules.flows import Chain, Noise, bits_per_dim
 
@@ -42,7 +41,6 @@ TRANSFORMS = {
     "mix": lambda: Mix1x1(6),
     "coupling": lambda: _coupling(6),
     "coupling-odd": lambda: _coupling(5),
-    "swap": SwapHalves,
     "squeeze": Squeeze,
     "step": lambda: _step(6),
     "step-odd": lambda: _step(5),
@@ -52,7 +50,7 @@ TRANSFORMS = {
 
 
 def _shape(name):
-    return (5 if name in ("coupling-odd", "step-odd", "chain", "swap") else 6, 4, 4)
+    return (5 if name in ("coupling-odd", "step-odd", "chain") else 6, 4, 4)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -78,19 +76,39 @@ class TestEveryTransform:
         torch.testing.assert_close(transform.inverse(transform(x)[0]), x, rtol=0, atol=1e-4)
 
 
-def test_a_step_is_its_four_layers():
+def test_a_step_is_its_layers_and_swaps_halves():
     step, x = shaken(_step(6)), images(3, 6, 4, 4)
     y, logdet = x, 0
-    for layer in (step.norm, step.mix, step.coupling, step.swap):
+    for layer in (step.norm, step.mix, step.coupling):
         y, one = layer(y)
         logdet = logdet + one
+    half = y.shape[1] // 2
+    y = torch.cat([y[:, half:], y[:, :half]], 1)  # swapped
     torch.testing.assert_close(step(x)[0], y, rtol=0, atol=1e-12)
     torch.testing.assert_close(step(x)[1], logdet, rtol=0, atol=1e-11)
 
 
-def test_swapped_halves():
-    swap = SwapHalves()
-    assert swap(torch.arange(5.0).reshape(1, 5, 1, 1))[0].flatten().tolist() == [2, 3, 4, 0, 1]
+def test_the_coupling_network_is_the_one_of_stock_layers():
+    ours = shaken(ConvNet(3, 8, 4))
+    theirs = torch.nn.Sequential(
+        *(torch.nn.ReLU() if not list(layer.parameters()) else layer for layer in ours)
+    )
+    assert sum(isinstance(layer, torch.nn.ReLU) for layer in theirs) == 2
+    gradients = []
+    for net in (ours, theirs):
+        x = images(2, 3, 4, 4).requires_grad_()
+        y = net(x)
+        wanted = (x, *net.parameters())
+        gradients.append((y, *torch.autograd.grad(y.sin().sum(), wanted)))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+    x = images(2, 3, 4, 4).requires_grad_()
+    (first,) = torch.autograd.grad(ours(x).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_an_odd_side_cannot_be_squeezed():
     with pytest.raises(ValueError, match="3 x 4 pixels cannot be squeezed"):
         Squeeze()(torch.zeros(1, 1, 3, 4))
 
@@ -212,7 +230,9 @@ class TestReference:
         close(z, a[f"{kind}/z"], atol)
         close(logdet, a[f"{kind}/logdet"], 10 * atol)
         close(coupling.inverse(z), a[f"{kind}/inverse_of_z"], atol)
-        close(SwapHalves()(a[f"{kind}/z"])[0], a[f"{kind}/switched"], 0)
+        step = FlowStep(x.shape[1], _Given(raw)).to(dtype).eval()
+        step.mix.weight.data.copy_(torch.eye(x.shape[1]))
+        close(step(x)[0], a[f"{kind}/switched"], atol)
 
 
 class _Given(torch.nn.Module):

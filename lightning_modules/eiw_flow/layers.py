@@ -1,4 +1,4 @@
-"""The bijections of a Glow step: ActNorm, a 1x1 convolution, an affine coupling, squeeze, swap."""
+"""The bijections of a Glow step: ActNorm, a 1x1 convolution, an affine coupling; and squeeze."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,7 @@ from lightning_modules.precision import bf16
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "Mix1x1",
     "Squeeze",
     "Steps",
-    "SwapHalves",
     "bounded_scale",
 ]
 
@@ -111,32 +111,31 @@ class AffineCoupling(Transform):
         self, x: Images, noise: Noise | None = None, context: Half | None = None
     ) -> tuple[Images, PerSample]:
         x1, x2 = _halves(x)
-        log_scale, t = self._scale_and_shift(x1, context)
-        y = torch.cat([x1, torch.addcmul(t, x2, log_scale.exp())], 1)
-        return y, log_scale.flatten(1).sum(1)
+        y2, logdet = self.change(x1, x2, context)
+        return torch.cat([x1, y2], 1), logdet
 
     def inverse(self, y: Images, context: Half | None = None) -> Images:
-        y1, y2 = _halves(y)
-        log_scale, t = self._scale_and_shift(y1, context)
-        return torch.cat([y1, (y2 - t) * torch.exp(-log_scale)], 1)
+        x1, y2 = _halves(y)
+        return torch.cat([x1, self.restore(x1, y2, context)], 1)
+
+    def change(self, x1: Half, x2: Half, context: Half | None = None) -> tuple[Half, PerSample]:
+        """``y2``, and the log-determinant."""
+        log_scale, t = self._scale_and_shift(x1, context)
+        return torch.addcmul(t, x2, log_scale.exp()), log_scale.sum((1, 2, 3))
+
+    def restore(self, x1: Half, y2: Half, context: Half | None = None) -> Half:
+        """``x2``."""
+        log_scale, t = self._scale_and_shift(x1, context)
+        return (y2 - t) * torch.exp(-log_scale)
 
     def _scale_and_shift(self, x1: Half, context: Half | None) -> tuple[Half, Half]:
-        read = x1 if context is None else torch.cat([x1, context], 1)
+        # a half lies scattered in memory: gathered here, for the passes forward and backward both
+        read = x1.contiguous(memory_format=torch.channels_last)
+        read = read if context is None else torch.cat([read, context], 1)
         with bf16(x1, self.bf16 and self.training):
             out = self.net(read)
         s, t = out.to(x1.dtype).unflatten(1, (-1, 2)).unbind(2)
         return bounded_scale(s), t
-
-
-class SwapHalves(Transform):
-    """The second half of the channels first; of an odd number, the larger half."""
-
-    def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
-        return torch.cat(_halves(x)[::-1], 1), x.new_zeros(len(x))
-
-    def inverse(self, y: Images) -> Images:
-        late = y.shape[1] - y.shape[1] // 2
-        return torch.cat([y[:, late:], y[:, :late]], 1)
 
 
 class Squeeze(Transform):
@@ -161,9 +160,10 @@ class Squeeze(Transform):
 
 
 class FlowStep(Transform):
-    """ActNorm, 1x1 convolution, affine coupling, swap: one step of Glow, one module of DenseFlow.
+    """ActNorm, 1x1 convolution, affine coupling: one step of Glow, one module of DenseFlow.
 
-    ActNorm and the 1x1 convolution are one convolution with a bias, computed as one.
+    ActNorm and the 1x1 convolution are one convolution with a bias, computed as one. The halves
+    leave in the other order, the changed one first.
     """
 
     def __init__(self, channels: int, net: nn.Module, bf16: bool = False) -> None:
@@ -171,7 +171,6 @@ class FlowStep(Transform):
         self.norm = ActNorm(channels)
         self.mix = Mix1x1(channels)
         self.coupling = AffineCoupling(net, bf16)
-        self.swap = SwapHalves()
 
     def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
         x, logdet = self.move(x)
@@ -182,19 +181,25 @@ class FlowStep(Transform):
         self.norm.prepare(x)
         log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
         weight = self.mix.weight * torch.exp(-log_scale)
-        x = F.conv2d(x, weight[:, :, None, None], -(weight @ shift))
-        x, logdet = self.coupling(x)
-        return self.swap(x)[0], logdet
+        x1, x2 = _halves(F.conv2d(x, weight[:, :, None, None], -(weight @ shift)))
+        y2, logdet = self.coupling.change(x1, x2)
+        return torch.cat([y2, x1], 1), logdet
 
     def inverse(self, y: Images) -> Images:
-        y = self.coupling.inverse(self.swap.inverse(y))
+        return self.move_back(y, torch.linalg.inv(self.mix.weight))
+
+    def move_back(self, y: Images, unmix: Float[Tensor, "C C"]) -> Images:
+        """``x``, with the inverse of the 1x1 convolution's matrix."""
+        half = y.shape[1] // 2
+        y2, x1 = y.split([y.shape[1] - half, half], 1)
+        x = torch.cat([x1, self.coupling.restore(x1, y2)], 1)
         log_scale, shift = self.norm.log_scale.flatten(), self.norm.shift.flatten()
-        weight = log_scale.exp()[:, None] * torch.linalg.inv(self.mix.weight)
-        return F.conv2d(y, weight[:, :, None, None], shift)
+        weight = log_scale.exp()[:, None] * unmix
+        return F.conv2d(x, weight[:, :, None, None], shift)
 
 
 class Steps(Chain):
-    """Flow steps of one width; the determinants of their 1x1 convolutions are taken at once."""
+    """Flow steps of one width; the determinants of all their matrices are taken at once."""
 
     def forward(self, x: Images, noise: Noise | None = None) -> tuple[Images, PerSample]:
         total = x.new_zeros(len(x))
@@ -202,6 +207,12 @@ class Steps(Chain):
             x, logdet = step.move(x)
             total = total + logdet
         return x, total + x[0, 0].numel() * _fixed(self.transforms)
+
+    def inverse(self, y: Images) -> Images:
+        unmix = torch.linalg.inv(torch.stack([step.mix.weight for step in self.transforms]))
+        for step, inverse in zip(reversed(self.transforms), unmix.flip(0), strict=True):
+            y = step.move_back(y, inverse)
+        return y
 
 
 def _fixed(steps: Iterable[FlowStep]) -> Float[Tensor, ""]:
@@ -220,14 +231,39 @@ class ConvNet(nn.Sequential):
         nn.init.zeros_(last.bias)
         super().__init__(
             nn.Conv2d(channels, hidden, 3, padding=1),
-            nn.ReLU(inplace=True),
+            ReLU(),
             nn.Conv2d(hidden, hidden, 1),
-            nn.ReLU(inplace=True),
+            ReLU(),
             last,
         )
+
+
+class ReLU(nn.Module):
+    """In place both ways: between two convolutions nobody else needs values or gradients.
+
+    Raises:
+        RuntimeError: a second derivative is asked for.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ReLU.apply(x) if torch.is_grad_enabled() else x.relu_()
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x.relu_())
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
 
 
 def _halves(x: Images) -> tuple[Half, Half]:
     """The first C // 2 channels, which condition, and the others."""
     half = x.shape[1] // 2
-    return x[:, :half], x[:, half:]
+    return x.split([half, x.shape[1] - half], 1)

@@ -126,9 +126,9 @@ class MultiScale(nn.Module):
         return self._decode(last, draw)
 
     def _decode(self, x: Tensor, factored: Any) -> Images:
-        x = self.stacks[-1].inverse(x)
+        x = self.stacks[-1].inverse(x.contiguous(memory_format=torch.channels_last))
         for k in reversed(range(len(self.orders))):
-            v = torch.cat([x, factored(k, x)], 1)
+            v = torch.cat([x, factored(k, x).contiguous(memory_format=torch.channels_last)], 1)
             x = self.stacks[k].inverse(self.orders[k].inverse(v))
         return x
 
@@ -187,3 +187,4 @@ class Glow(MultiScale):
             stacks.append(Chain(stack))
         outputs.append((width, sides[0] >> scales, sides[1] >> scales))
         super().__init__(stacks, outputs, shape, order, order_args, prior)
+        self.stacks.to(memory_format=torch.channels_last)
