@@ -4,10 +4,10 @@ from importlib import import_module
 
 from datamodules import _torchvision  # noqa: F401  (the guard; must come before lightning)
 
-__all__ = ["EIWFlow", "NeuralEntropy"]
+__all__ = ["EIWFlow", "NeuralEntropy", "SimFlow"]
 
 
-_HOME = {"EIWFlow": "eiw_flow", "NeuralEntropy": "neural_entropy"}
+_HOME = {"EIWFlow": "eiw_flow", "NeuralEntropy": "neural_entropy", "SimFlow": "simflow"}
 
 
 def __getattr__(name: str):

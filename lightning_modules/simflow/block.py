@@ -1,5 +1,6 @@
 """One block of an autoregressive flow: each token is scaled and shifted as those before it say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ class Shape:
     final_norm: bool
     volume_preserving: bool
     zero_bias: bool
+    rope_side: float | None
+    prompt_pairs: int | None
 
     @property
     def tokens(self) -> int:
@@ -106,11 +109,15 @@ class Block(nn.Module):
         if s.zero_bias:
             nn.init.zeros_(self.proj_out.bias)
         if s.positions == "rope":
-            ahead = 0
-            if self.conditioning == "prefix":
-                ahead = s.prompt[0] if s.prompt else 1
-            for name, table in zip(("cos", "sin"), _axial(s, ahead), strict=True):
-                self.register_buffer(name, table, persistent=False)
+            self.tabulate()
+
+    def tabulate(self) -> None:
+        """Compute the tables of rotary positions, which no state dict holds."""
+        ahead = 0
+        if self.conditioning == "prefix":
+            ahead = self.shape.prompt[0] if self.shape.prompt else 1
+        for name, table in zip(("cos", "sin"), _axial(self.shape, ahead), strict=True):
+            self.register_buffer(name, table, persistent=False)
 
     # ------------------------------------------------------------------------- the condition
     def condition(self, y: Tensor | None, batch: int) -> Condition:
@@ -252,16 +259,21 @@ def _final_norm(s: Shape, adaln: bool) -> nn.Module | None:
 
 
 def _axial(s: Shape, ahead: int) -> Rotation:
-    """Rows and columns of the image's tokens; with a prompt, its index as a third axis."""
-    pairs = s.head_dim // 2
-    w = s.grid[1]
+    """Rows and columns of the image's tokens; in a flow with prefixes, theirs as a third axis.
+
+    Blocks that do not see the prefix have that axis too, at zero. All positions are measured in
+    tokens of a square grid of ``rope_side``, along which a prompt is spread as well (STARFlow).
+    """
+    pairs, (h, w) = s.head_dim // 2, s.grid
+    own = math.sqrt(h * w)
+    side = s.rope_side or own
     index = torch.arange(s.tokens)
-    where = torch.stack([index // w, index % w], 1).double()
-    if not ahead:
+    where = torch.stack([index // w, index % w], 1).double() * (side / own)
+    if s.conditioning != "prefix":
         return rotations(where, (pairs - pairs // 2, pairs // 2))
-    image = torch.cat([where, torch.zeros(s.tokens, 1)], 1)
-    prompt = torch.zeros(ahead, 3, dtype=torch.double)
-    prompt[:, 2] = torch.arange(ahead)
-    third = pairs // 4
+    positions = torch.zeros(ahead + s.tokens, 3, dtype=torch.double)
+    positions[ahead:, :2] = where
+    positions[:ahead, 2] = torch.arange(ahead).double() * (side / max(ahead, 1))
+    third = pairs // 4 if s.prompt_pairs is None else s.prompt_pairs
     rest = (pairs - third) // 2
-    return rotations(torch.cat([prompt, image]), (pairs - third - rest, rest, third))
+    return rotations(positions, (pairs - third - rest, rest, third))

@@ -50,6 +50,10 @@ class TokenFlow(nn.Module):
         prompt: (P, E) where the prefix is not one label but P tokens of E features.
         condition: which blocks see the condition: ``all`` or ``deep``, the last one.
         positions: ``learned``, a table per block, or ``rope``, axial rotary positions.
+        rope_side: side of the square grid in whose tokens rotary positions are measured, so that
+            weights fit other grids; the grid's own, the root of T, without.
+        prompt_pairs: with ``prefix`` and ``rope``, pairs of a head's features that turn with the
+            place in the prompt; a quarter without (STARFlow: 8 of 32).
         start_token: a learned token is read first, so that all tokens are transformed (STARFlow);
             without, the first one passes unchanged (TarFlow).
         scale: ``exp`` or ``softplus`` (1 at zero, STARFlow).
@@ -85,6 +89,8 @@ class TokenFlow(nn.Module):
         volume_preserving: bool = False,
         flip_first: bool = True,
         zero_bias: bool = True,
+        rope_side: float | None = None,
+        prompt_pairs: int | None = None,
     ) -> None:
         super().__init__()
         for key, value, known in (
@@ -98,6 +104,11 @@ class TokenFlow(nn.Module):
                 raise ValueError(f"unknown {key} {value!r}: choose one of {', '.join(known)}")
         if width % head_dim or head_dim % 2:
             raise ValueError(f"heads of {head_dim} features do not divide a width of {width}")
+        if conditioning == "prefix" and (prompt_pairs or 0) > head_dim // 2:
+            raise ValueError(
+                f"heads of {head_dim} features have {head_dim // 2} pairs to turn: prompt_pairs "
+                f"cannot be {prompt_pairs}"
+            )
         if conditioning != "none" and not prompt and classes < 1:
             raise ValueError(f"{conditioning} conditioning needs classes: set classes")
         if not layers:
@@ -105,6 +116,7 @@ class TokenFlow(nn.Module):
         shape = Shape(
             tuple(grid), channels, width, head_dim, conditioning, classes, dropped, prompt,
             positions, start_token, scale, soft_clip, final_norm, volume_preserving, zero_bias,
+            rope_side, prompt_pairs,
         )  # fmt: skip
         self.shape = shape
         self.blocks = nn.ModuleList(

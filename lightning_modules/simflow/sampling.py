@@ -10,6 +10,7 @@ over windows (arXiv 2505.12849).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from lightning_modules.simflow.block import Block
 from lightning_modules.simflow.flow import TokenFlow
@@ -157,7 +158,7 @@ def inverse(
     return drawn
 
 
-def _solve(reader: _Reader, z: Tokens, edges: Sequence[int], how: Sampler) -> Tokens:
+def _solve(reader: Callable[..., Any], z: Tokens, edges: Sequence[int], how: Sampler) -> Tokens:
     """``x`` with ``x = z sigma(x) + m(x)``, window by window."""
     x = z.clone() if how.guess == "z" else torch.zeros_like(z)
     x[:, 0] = z[:, 0]
