@@ -6,6 +6,7 @@ The torchvision guard is imported first; the public names are imported on first 
 from __future__ import annotations
 
 __all__ = [
+    "ClassImages",
     "DataError",
     "DensityImages",
     "GaussianMixture",
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from datamodules import _torchvision as _torchvision
 
 if TYPE_CHECKING:
+    from datamodules.class_images import ClassImages
     from datamodules.density_images import DensityImages
     from datamodules.mixtures import GaussianMixture, MixtureData
     from datamodules.sources import DataError, ImageSet, load
     from datamodules.stored_images import StoredImages
 
 _HOME = {
+    "ClassImages": "class_images",
     "DataError": "sources",
     "DensityImages": "density_images",
     "GaussianMixture": "mixtures",

@@ -121,7 +121,7 @@ class TestCalls:
 
 
 def test_guesses_that_overflow_come_right():
-    """Scales e^(1000 (x_{t-1} - 0.02)): of order e^-20 in truth, beyond all numbers at the guess."""
+    """Scales e^(1000 (x_{t-1} - 0.02)): e^-20 in truth, beyond all numbers at the guess."""
     z = torch.tensor([0.01, 5.0, 5.0, 0.0, 5.0]).reshape(1, 5, 1)
 
     def reader(x, begin, end):

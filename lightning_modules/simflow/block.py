@@ -117,7 +117,7 @@ class Block(nn.Module):
         if self.conditioning == "prefix":
             ahead = self.shape.prompt[0] if self.shape.prompt else 1
         for name, table in zip(("cos", "sin"), _axial(self.shape, ahead), strict=True):
-            self.register_buffer(name, table, persistent=False)
+            self.register_buffer(name, table.to(self.proj_in.weight.device), persistent=False)
 
     # ------------------------------------------------------------------------- the condition
     def condition(self, y: Tensor | None, batch: int) -> Condition:

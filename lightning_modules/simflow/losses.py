@@ -156,7 +156,6 @@ def _features(images: Images, weights: dict[str, Tensor]) -> list[Tensor]:
 
 
 def _unit(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    # unlike a root of a sum of squares, the norm has a finite gradient where all features are 0
     return feature / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-10)
 
 
