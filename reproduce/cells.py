@@ -48,9 +48,10 @@ class Cell:
     def name(self) -> str:
         """``<readable slug>-<8 hex>``; the slug is read off the config, not off the asker."""
         model, data = (self.config[k]["init_args"] for k in ("model", "data"))
-        order = model["net"]["init_args"].get("order")
-        what = [data.get("mixture") or data.get("source"), model.get("process") or order]
-        words = [*what, f"s{self.seed}"]
+        parts = [(model.get(part) or {}).get("init_args", {}) for part in ("net", "vae")]
+        how = [model.get("process"), parts[0].get("order"), parts[1].get("posterior")]
+        what = [data.get("mixture") or data.get("source"), *filter(None, how)]
+        words = [*what[:2], f"s{self.seed}"]
         slug = "-".join(re.sub(r"[^a-z0-9._]+", "-", str(w).lower()) for w in words if w)
         return f"{slug}-{self.sha256[:8]}"
 

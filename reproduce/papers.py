@@ -44,11 +44,15 @@ PAPERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
         ),
         (0, 1, 2, 3, 4),
     ),
+    "simflow": (
+        ("headline", "variants", "latents", "sweeps", "pixels"),
+        (0, 1, 2, 3, 4),
+    ),
 }
 
 # The version of each paper's model: raise it when the meaning of a trained model changes, and its
 # records become stale.
-MODELS = {"neural-entropy": 1, "eiw-flow": 1}
+MODELS = {"neural-entropy": 1, "eiw-flow": 1, "simflow": 1}
 
 
 @cache

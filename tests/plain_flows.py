@@ -62,7 +62,7 @@ def starflow_state(
     channels=12,
     width=16,
     depths=(1, 2),
-    prompt=(3, 5),
+    prompt=(4, 5),
     everywhere=False,
     seed=0,
 ):

@@ -230,6 +230,19 @@ def test_standardised_latents_have_moments_0_and_1_and_their_own_density():
     torch.testing.assert_close(module.encoded(latents, y).log_prob, density)
 
 
+def test_added_noise_is_in_units_of_standardised_latents():
+    module = tiny("frozen-enc/noise", standardise=True)
+    x, y = batch(64)
+    seen = []
+    module.flow.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    module.terms(x, y, noise(), step=10)
+    rng = noise()
+    clean = module.tokens(module.vae.encode(x).sample(rng))
+    added = rng.normal((64, 2, 4, 4), clean).flatten(2).mT
+    torch.testing.assert_close(seen[0], clean + 0.5 * added)
+    assert not torch.allclose(module.spread, torch.ones_like(module.spread))
+
+
 def test_a_flow_that_does_not_fit_is_refused():
     flow = TokenFlow(3, (4, 4), width=16, layers=(1,), head_dim=8, classes=3)
     with pytest.raises(ValueError, match="latents have 2 channels, the flow's tokens 3"):
@@ -273,14 +286,17 @@ class TestPixels:
         mass = Pixels(3, 2).log_mass(density, dims)
         assert float(-mass / (dims * math.log(2))) == pytest.approx(8.0)
 
-    def test_a_flow_on_pixels_is_trained_without_a_vae(self):
-        flow = TokenFlow(4, (4, 4), width=16, layers=(1, 1), head_dim=8, classes=3)
+    @pytest.mark.parametrize("shifts_alone", [False, True])
+    def test_a_flow_on_pixels_is_trained_without_a_vae(self, shifts_alone):
+        shape = {"width": 16, "layers": (1, 1), "head_dim": 8, "classes": 3}
+        flow = TokenFlow(4, (4, 4), **shape, volume_preserving=shifts_alone)
         options = {"train_encoder": False, "train_decoder": False}
         module = shaken(SimFlow(Pixels(1, 2), flow, **options), 0.05).train()
         terms, _ = module.terms(*batch(), noise(), step=0)
         assert terms.total == terms.nll
         terms.total.backward()
         assert all(p.grad is not None for p in flow.blocks[-1].proj_out.parameters())
+        assert (flow.var != 1).any() == shifts_alone
 
 
 def test_psnr_of_a_known_error():

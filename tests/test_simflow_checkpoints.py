@@ -77,9 +77,9 @@ class TestSTARFlow:
 
     def test_likelihood_with_a_prompt_in_the_deep_block(self, dtype):
         state = plain.starflow_state(width=32, depths=(1, 1, 2))
-        x, prompts = images(2, 3, 6, 6), images(2, 3, 5, seed=1)
+        x, prompts = images(2, 3, 6, 6), images(2, 4, 5, seed=1)
         model = read(typed(state, dtype), "starflow", head_dim=32, image_channels=3)
-        assert model.flow.shape.prompt == (3, 5)
+        assert model.flow.shape.prompt == (4, 5)
         assert [block.prompt is None for block in model.flow.blocks] == [True, True, False]
         found = model.flow(model.tokens(x.to(dtype)), prompts.to(dtype))
         expected = [
@@ -141,7 +141,7 @@ class TestFiles:
             state = plain.tarflow_state()
             state["var"] *= 2
         elif family == "starflow":
-            y, options = images(2, 3, 5), {"head_dim": 16, "image_channels": 3}
+            y, options = images(2, 4, 5), {"head_dim": 16, "image_channels": 3}
             state = plain.starflow_state()
         else:
             options |= {"prompt_pairs": 1, "flip_first": False}

@@ -175,4 +175,5 @@ class TokenFlow(nn.Module):
     def follow(self, z: Tokens, rate: float = 0.1) -> None:
         """Move the prior's variance towards the batch's (TarFlow's, volume preserving only)."""
         if self.shape.volume_preserving:
-            self.var.lerp_(z.square().mean(0).to(self.var.dtype), rate)
+            # another tensor, for the loss still needs the old one
+            self.var = self.var.lerp(z.square().mean(0).to(self.var.dtype), rate)

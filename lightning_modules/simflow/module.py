@@ -48,7 +48,7 @@ class SimFlow(L.LightningModule):
         pretrain: updates of a first stage, in which the VAE is trained without the flow.
         train_encoder, train_decoder, train_flow: what the second stage trains.
         extra_noise: standard deviation of noise added to the latents that flow and decoder see in
-            the second stage, in units of theirs.
+            the second stage; in units of their own where they are standardised.
         standardise: the flow sees latents less the mean, over the standard deviation, of each
             channel in the second stage's first batch: for encoders that nothing else holds.
         stop_gradient: the NLL does not reach the encoder.
@@ -150,7 +150,8 @@ class SimFlow(L.LightningModule):
     def _disturbed(self, latents: Latents, noise: Noise) -> Latents:
         if not self.hparams.extra_noise:
             return latents
-        return latents + self.hparams.extra_noise * noise.normal(latents.shape, latents)
+        std = self.hparams.extra_noise * self.spread
+        return latents + std * noise.normal(latents.shape, latents)
 
     def reconstruct(
         self, images: Images, level: float = 0.0, noise: Noise | None = None
@@ -192,6 +193,7 @@ class SimFlow(L.LightningModule):
             posterior = self.vae.encode(images)
             latents = posterior.sample(noise)
             if not first:
+                self._measure(latents)
                 latents = self._disturbed(latents, noise)
         decoded = images
         if first or h.train_encoder or h.train_decoder:
@@ -204,8 +206,6 @@ class SimFlow(L.LightningModule):
                 verdict = hinge_generator(self.discriminator(decoded))
                 found["adversarial"] = h.adversarial_weight * verdict
         if not first and (h.train_flow or h.train_encoder):
-            if h.standardise:
-                self._measure(latents)
             found |= self._flow_terms(images, latents, self._dropped(y, noise, images))
             if h.entropy_term:
                 found["entropy"] = -h.lambda_nf * posterior.entropy().mean() / self.dims
@@ -235,13 +235,18 @@ class SimFlow(L.LightningModule):
 
     @torch.no_grad()
     def _measure(self, latents: Latents) -> None:
-        if self.training and not self.measured:
+        """Moments of each channel, where they are wanted and not known yet."""
+        if self.hparams.standardise and self.training and not self.measured:
             mean, variance = moments(latents, (0, 2, 3))
             self.shift.copy_(mean)
             self.spread.copy_(variance.sqrt())
             self.measured.fill_(True)
 
     # ------------------------------------------------------------------------------- training
+    def on_fit_start(self) -> None:
+        if isinstance(self.perceptual, LPIPS):
+            self.perceptual.load()  # files that are missing are missed now
+
     def _noise(self, stream: str, step: int) -> Noise:
         seed = self.hparams.seed if stream == "train" else 0
         rng = step_generator(seed, stream, step, self.device)

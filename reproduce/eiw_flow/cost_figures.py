@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from reproduce.eiw_flow.figures import GREY, MODES, below, named_rows, numbers, spot, wide
+from reproduce.eiw_flow.figures import MODES
 from reproduce.figures import COLOURS, band, figure
+from reproduce.plots import GREY, below, named_rows, numbers, spot, wide
 from reproduce.tables import Observed
 from reproduce.target import Identity
 

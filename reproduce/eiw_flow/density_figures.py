@@ -4,23 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from reproduce.eiw_flow.figures import (
-    BACKBONES,
-    DATA,
-    GREY,
-    MODES,
-    below,
-    describe,
-    margin,
-    named_rows,
-    numbers,
-    spot,
-    stretch,
-    wide,
-)
+from reproduce.eiw_flow.figures import BACKBONES, DATA, MODES
 from reproduce.eiw_flow.order import MARGIN
 from reproduce.figures import COLOURS, band, figure
 from reproduce.papers import printed
+from reproduce.plots import GREY, below, describe, margin, named_rows, numbers, spot, stretch, wide
 from reproduce.statistics import interval
 from reproduce.tables import Observed
 

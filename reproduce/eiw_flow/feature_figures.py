@@ -5,20 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduce.eiw_flow.figures import (
-    DATA,
-    GREY,
-    MODES,
-    below,
-    describe,
-    named_rows,
-    numbers,
-    spot,
-    stretch,
-    wide,
-)
+from reproduce.eiw_flow.figures import DATA, MODES
 from reproduce.figures import COLOURS, band, figure
 from reproduce.papers import printed
+from reproduce.plots import GREY, below, describe, named_rows, numbers, spot, stretch, wide
 from reproduce.tables import Observed
 
 __all__ = ["entropy", "growth", "information", "ks"]

@@ -4,22 +4,10 @@ from typing import Any
 
 import pandas as pd
 
-from reproduce.eiw_flow.figures import (
-    DATA,
-    GREY,
-    MODES,
-    RANDOM,
-    below,
-    describe,
-    margin,
-    named_rows,
-    numbers,
-    spot,
-    stretch,
-    wide,
-)
+from reproduce.eiw_flow.figures import DATA, MODES, RANDOM
 from reproduce.eiw_flow.order import MARGIN
 from reproduce.figures import COLOURS, band, figure
+from reproduce.plots import GREY, below, describe, margin, named_rows, numbers, spot, stretch, wide
 from reproduce.tables import Observed
 
 __all__ = ["ladder", "stability"]

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduce.eiw_flow.figures import DATA, GREY, MODES, below, describe, numbers, spot
+from reproduce.eiw_flow.figures import DATA, MODES
 from reproduce.figures import COLOURS, band, figure
+from reproduce.plots import GREY, below, describe, numbers, spot, strip
 from reproduce.tables import Observed
 
 __all__ = ["pictures", "quality"]
@@ -27,7 +28,7 @@ def quality(seen: Observed, records: list[dict[str, Any]]) -> Any:
         _distances(top, seen.rows[seen.rows["data"] == data], data)
         tiles = {mode: a.get("quality.tiles") for mode, a in _arrays(seen, records, data).items()}
         rows = [(_MODES[mode], list(t)) for mode, t in tiles.items() if t is not None]
-        _strip(under, rows, "samples from the same noise")
+        strip(under, rows, "samples from the same noise")
     axes[0][0].set_ylabel("squared Frechet distance")
     below(fig, axes[0][0])
     n = seen.rows["seed"].nunique()
@@ -74,14 +75,12 @@ def pictures(seen: Observed, records: list[dict[str, Any]]) -> Any:
     for column, (data, mode, arrays) in zip(axes.T, columns, strict=False):
         a = {name.split(".")[1]: v for name, v in arrays.items() if name.startswith("pictures.")}
         name = f"{DATA[data]}: {_MODES[mode]}"
-        _strip(
-            column[0], _temperatures(a), f"{name}\ntemperature of the last scale; of all scales"
-        )
+        strip(column[0], _temperatures(a), f"{name}\ntemperature of the last scale; of all scales")
         line = [("all scales", list(a["line_all"])), ("last scale", [None, None, *a["line_last"]])]
-        _strip(column[1], line, "between two images and beyond, t = -1 to 2; 0 to 1")
+        strip(column[1], line, "between two images and beyond, t = -1 to 2; 0 to 1")
         turn = [("", list(a["direction"]))] if "direction" in a else []
-        _strip(column[2], turn, "along the direction between two classes, -1 to 1")
-        _strip(column[3], [("", list(a["bypassed"]))], "an image; without its 1st, its 2nd order")
+        strip(column[2], turn, "along the direction between two classes, -1 to 1")
+        strip(column[3], [("", list(a["bypassed"]))], "an image; without its 1st, its 2nd order")
         _maps(column[4], a)
         _paths(column[5], seen, records, data, mode)
     axes[-1][0].set_ylabel("bits/dim")
@@ -105,7 +104,7 @@ def _maps(ax: Any, a: dict[str, np.ndarray]) -> None:
                 times = a["before_1"].shape[1] // maps.shape[1]
                 larger = maps.repeat(times, 1).repeat(times, 2)[:, None]
                 rows.append((f"split {k}, {name}", [*larger[:4], None, *larger[4:]]))
-    _strip(ax, rows, "first and last four channels of an image", colours="viridis")
+    strip(ax, rows, "first and last four channels of an image", colours="viridis")
 
 
 def _paths(ax: Any, seen: Observed, records: list[dict[str, Any]], data: str, mode: str) -> None:
@@ -135,35 +134,3 @@ def _arrays(
         if record["seed"] == seed and at["data"] == data:
             found[at["mode"]] = record["arrays"]
     return {mode: found[mode] for mode in _MODES if mode in found}
-
-
-def _strip(
-    ax: Any,
-    rows: list[tuple[str, list[Any]]],
-    title: str = "",
-    colours: str = "gray",
-) -> None:
-    """Rows of tiles (C, H, W), or None for a gap, on white; each row with its label."""
-    ax.grid(False)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if title:
-        ax.set_title(title, fontsize=8)
-    if not rows:
-        return
-    channels, side, _ = next(tile.shape for tile in rows[0][1] if tile is not None)
-    most, gap = max(len(tiles) for _, tiles in rows), max(1, side // 12)
-    sheet = np.full((channels, len(rows) * (side + gap), most * (side + gap)), np.nan)
-    for i, (_, tiles) in enumerate(rows):
-        for j, tile in enumerate(tiles):
-            if tile is not None:
-                y, x = i * (side + gap), j * (side + gap)
-                sheet[:, y : y + side, x : x + side] = tile / 255
-    sheet = sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
-    image = sheet[0] if channels == 1 else np.nan_to_num(sheet, nan=1.0).transpose(1, 2, 0)
-    ax.imshow(image, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-    ticks = [i * (side + gap) + side / 2 for i in range(len(rows))]
-    ax.set_yticks(ticks, [label for label, _ in rows], fontsize=6)
-    ax.tick_params(length=0)

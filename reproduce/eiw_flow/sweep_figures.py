@@ -5,18 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduce.eiw_flow.figures import (
-    GREY,
-    below,
-    describe,
-    margin,
-    named_rows,
-    numbers,
-    spot,
-    stretch,
-)
 from reproduce.eiw_flow.order import MARGIN
 from reproduce.figures import COLOURS, figure
+from reproduce.plots import GREY, below, describe, margin, named_rows, numbers, spot, stretch
 from reproduce.statistics import interval
 from reproduce.tables import Observed
 

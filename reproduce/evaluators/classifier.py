@@ -47,6 +47,14 @@ class Seen:
         """Share of the images to which some class is given more than ``level``."""
         return float((self.probabilities.amax(1) > level).double().mean())
 
+    def inception_score(self) -> float:
+        """``exp`` of the mean divergence of the probabilities from their mean: 1 to classes.
+
+        The inception score's formula; on this classifier, so comparable with nothing printed.
+        """
+        p = self.probabilities.double()
+        return float(torch.exp((torch.xlogy(p, p) - torch.xlogy(p, p.mean(0))).sum(1).mean()))
+
     def class_entropy(self) -> float:
         """Entropy of the histogram of classes, in nats: ln(classes) if all are as frequent."""
         share = torch.bincount(self.classes, minlength=self.probabilities.shape[1]).double()

@@ -1,0 +1,1 @@
+"""SimFlow (arXiv 2512.04084): its targets, their cells and their figures."""
