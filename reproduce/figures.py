@@ -17,6 +17,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "legend.fontsize": 8,
@@ -53,7 +54,7 @@ def _few_ticks(axis: Any) -> None:
 
     matplotlib's own labels there overlap on one axis and are too few on another.
     """
-    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
     low, high = axis.get_view_interval()
     if axis.get_scale() != "log" or not isinstance(axis.get_major_formatter(), LogFormatter):
@@ -62,11 +63,13 @@ def _few_ticks(axis: Any) -> None:
     if not 0 < low < high < 30 * low:
         return
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
-    for subs in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5)):
+    for subs in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = np.multiply.outer(powers, subs)
         if ((low <= ticks) & (ticks <= high)).sum() >= 3:
+            axis.set_major_locator(LogLocator(subs=subs))
             break
-    axis.set_major_locator(LogLocator(subs=subs))
+    else:  # less than a doubling or so: as on a linear axis
+        axis.set_major_locator(MaxNLocator(4))
     axis.set_major_formatter("{x:,g}")
 
 

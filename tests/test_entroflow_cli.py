@@ -97,6 +97,10 @@ COUNTS = {
     "eiw_flow_dense.gpu": 4_509_260,
     "eiw_flow_dense.paper": 130_922_462,
     "eiw_flow_cnf.gpu": 122_588,
+    "simflow.gpu": 20_349_059,
+    "simflow.paper": 70_285_699 + 1_364_650_752 + 2_765_633,  # VAE, flow, discriminator
+    "simflow_pixels.gpu": 12_860_800,
+    "simflow_pixels.paper": 460_142_784,
 }
 
 
