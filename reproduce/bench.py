@@ -24,6 +24,7 @@ __all__ = ["Contender", "Workload", "bench", "in_turn", "measure"]
 ROUNDS = 3
 WORKLOADS = {
     "w1": "reproduce.bench_flows:flows",
+    "w2": "reproduce.bench_tokens:tokens",
     "w3": "reproduce.bench_networks:networks",
     "w5": "reproduce.bench_startup:startup",
     "w6": "reproduce.bench_sweep:sweep",

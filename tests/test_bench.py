@@ -131,7 +131,7 @@ def test_bench_writes_a_table_with_the_machine(named, only_dummy, tmp_path, caps
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["w9"], "'w9': choose from w1, w3, w5, w6, w7"),
+        (["w9"], "'w9': choose from w1, w2, w3, w5, w6, w7"),
         (["w5", "--rounds", "0"], "at least 1, not 0"),
     ],
 )
