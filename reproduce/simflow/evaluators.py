@@ -182,6 +182,7 @@ def generation(model: SimFlow, data: ClassImages, n: int = 1000) -> dict[str, An
     }
 
 
+@torch.no_grad()
 def progress(model: SimFlow, data: ClassImages, n: int = 500) -> dict[str, float]:
     """Along training: distance and accuracy of ``n`` samples, NLL and PSNR of held-out images."""
     known = ruler(data)
