@@ -52,6 +52,13 @@ def test_the_ten_lines_about_flows_run(capsys):
     assert "bits/dim" in capsys.readouterr().out
 
 
+def test_the_ten_lines_about_latents_run(capsys):
+    made = run(3)
+    assert made["digits"].shape == (10, 1, 8, 8)
+    assert made["digits"].isfinite().all()
+    assert capsys.readouterr().out.endswith("each block [15, 15, 15, 15]\n")
+
+
 def test_every_command_exists():
     makefile = (ROOT / "Makefile").read_text()
     from reproduce.papers import targets
