@@ -165,12 +165,14 @@ def _growing() -> Iterator[None]:
     class Growing(Cache):
         @classmethod
         def empty(cls, batch: int, heads: int, length: int, head_dim: int, like: Any) -> Any:
-            return cls([], [])
+            made = super().empty(batch, heads, 0, head_dim, like)
+            made.parts = [], []
+            return made
 
         def extend(self, k: Any, v: Any, start: int) -> tuple[Any, Any]:
-            self.keys.append(k)
-            self.values.append(v)
-            return torch.cat(self.keys, 2), torch.cat(self.values, 2)
+            for parts, new in zip(self.parts, (k, v), strict=True):
+                parts.append(new)
+            return torch.cat(self.parts[0], 2), torch.cat(self.parts[1], 2)
 
     sampling.Cache = Growing
     try:
