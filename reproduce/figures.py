@@ -60,9 +60,11 @@ def _few_ticks(axis: Any) -> None:
     if axis.get_scale() != "log" or not isinstance(axis.get_major_formatter(), LogFormatter):
         return
     axis.set_minor_formatter(NullFormatter())
-    if not 0 < low < high < 30 * low:
+    if not 0 < low < high:
         return
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
+    if high > 30 * low and ((low <= powers) & (powers <= high)).sum() > 1:
+        return
     for subs in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = np.multiply.outer(powers, subs)
         if ((low <= ticks) & (ticks <= high)).sum() >= 3:
