@@ -240,12 +240,30 @@ def _count(built: Any, batch: Any) -> int:
     model = built.model
     model.trainer = built.trainer
     model.log = model.log_dict = lambda *args, **kwargs: None  # they ask for a running loop
+    if not model.automatic_optimization:
+        model.optimizers = lambda: (_Still(), _Still())  # a generator's and its judge's
+        model.manual_backward = lambda loss: loss.backward()
+    if hasattr(model, "settle"):  # an update as most are, not as the first ones
+        model.settle()
     # the CPU's fused attention counts as nothing; the plain one is matrix products
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         outputs = model.training_step(batch, 0)
-        if outputs is not None:  # a model that optimises by hand has gone backward already
-            (outputs["loss"] if isinstance(outputs, dict) else outputs).backward()
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if model.automatic_optimization:
+            loss.backward()
     return counter.get_total_flops()
+
+
+class _Still:
+    """An optimizer that leaves everything as it is."""
+
+    def zero_grad(self) -> None: ...
+
+    def step(self) -> None: ...
+
+    @property
+    def optimizer(self) -> "_Still":
+        return self
 
 
 def _rows(batch: Any) -> int:

@@ -131,6 +131,16 @@ def test_a_stopped_gradient_leaves_the_loss_and_takes_it_from_the_encoder():
     assert gradients(joint, terms[0].nll)[0] > 0
 
 
+def test_a_settled_module_is_past_its_first_updates():
+    judge = PatchDiscriminator(1, 4, layers=1)
+    module = tiny("frozen-vae/fixed", discriminator=judge, discriminator_after=9)
+    assert module.first_stage(0)
+    assert not module._judged(0)
+    module.settle()
+    assert not module.first_stage(0)
+    assert module._judged(0)
+
+
 def test_a_stage_is_set_once_and_again_when_it_changes():
     module = tiny("frozen-vae/fixed")
     trained = []

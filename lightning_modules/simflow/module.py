@@ -263,7 +263,12 @@ class SimFlow(L.LightningModule):
             self.log_dict(parts, sync_dist=True)
         if not self.automatic_optimization:
             self._two_steps(terms.total, images, decoded.detach(), step)
+            return terms.total.detach()
         return terms.total
+
+    def settle(self) -> None:
+        """From now on as after the first stage, and with the discriminator's judgement."""
+        self.hparams.pretrain = self.hparams.discriminator_after = 0
 
     def _set_trained(self, first: bool) -> None:
         """Which parts have gradients in this stage; the others get none, rather than zeros."""
