@@ -15,6 +15,7 @@ __all__ = [
     "VARIANTS",
     "arm",
     "pixels",
+    "published",
     "standard",
 ]
 
@@ -110,6 +111,16 @@ def standard(
     if updates is None or tier == "smoke":
         return arm(data, variant, tier, whole, pretrain, marks, axes, changes)
     return arm(data, variant, tier, updates, pretrain, None, axes, changes)
+
+
+_EPOCHS = [300_240, 400_320, 500_400, 600_480, 800_640]  # 60, 80, 100, 120 and 160
+
+
+def published(
+    axes: Mapping[str, Any] | None = None, changes: Mapping[str, Any] | None = None
+) -> Arm:
+    """160 epochs of ImageNet at 256 pixels, end to end, with the marks of the paper's figure."""
+    return arm("imagenet256", END_TO_END, "paper", _EPOCHS[-1], 0, _EPOCHS, axes, changes)
 
 
 # levels of the VAE and channels of its latents, at the tiers whose YAML is of another size

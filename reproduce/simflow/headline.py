@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reproduce.simflow.arms import END_TO_END, HOME, RECIPES, arm, standard
+from reproduce.simflow.arms import END_TO_END, HOME, RECIPES, arm, published, standard
 from reproduce.simflow.measures import (
     ALIGNMENT,
     EXACTNESS,
@@ -14,7 +14,7 @@ from reproduce.simflow.measures import (
 )
 from reproduce.target import Arm, Equivalence, Identity, Order, Pick, Printed, Target, Value
 
-__all__ = ["ALIGNED", "RULES", "TARGETS", "WEIGHTS"]
+__all__ = ["ALIGNED", "RULES", "TARGETS", "WEIGHTS", "alignment_arms", "headline_arms"]
 
 WEIGHTS = ("0.5", "1", "2", "4", "10")
 RULES = ("linear_all", "linear_deep", "score_all", "score_deep")
@@ -41,25 +41,10 @@ ALIGNED = {
     "paper": _DINOV2,
 }
 
+
 # ------------------------------------------------------------------------------- headline
-_HEADLINE = {
-    "smoke": ("digits",),
-    "small": ("digits",),
-    "gpu": ("cifar32",),
-    "paper": ("imagenet256",),
-}
-_EPOCHS = [300_240, 400_320, 500_400, 600_480, 800_640]  # 60, 80, 100, 120 and 160
-
-
-def _published(changes: dict[str, Any] | None = None, axes: dict | None = None) -> Arm:
-    """160 epochs at 256 pixels."""
-    return arm("imagenet256", END_TO_END, "paper", 800_640, 0, _EPOCHS, axes, changes)
-
-
 def headline_arms(tier: str) -> list[Arm]:
-    if tier == "paper":
-        return [_published()]
-    return [standard(data, END_TO_END, tier) for data in _HEADLINE[tier]]
+    return [published()] if tier == "paper" else [standard(HOME[tier], END_TO_END, tier)]
 
 
 _JUDGED = ("gfd_classifier", "accuracy", "precision", "recall", "is_classifier")
@@ -195,8 +180,8 @@ GUIDANCE_TARGET = Target(
 
 def alignment_arms(tier: str) -> list[Arm]:
     if tier == "paper":
-        on = _published(ALIGNED["paper"], {"alignment": "REPA-E"})
-        return [_published(None, {"alignment": "none"}), on]
+        on = published({"alignment": "REPA-E"}, ALIGNED["paper"])
+        return [published({"alignment": "none"}), on]
     updates = {"small": 2000, "gpu": 10_000}.get(tier)
     home, alone = HOME[tier], {"alignment": "none"}
     return [

@@ -1,6 +1,7 @@
 """sf-density, sf-denoise, sf-sampling: the flow by itself, on pixels, and how it is inverted."""
 
-from reproduce.simflow.arms import END_TO_END, HOME, arm, pixels, standard
+from reproduce.simflow.arms import pixels
+from reproduce.simflow.headline import headline_arms
 from reproduce.simflow.measures import DENOISING, DENSITY, SAMPLING, SEEDS
 from reproduce.target import Arm, Equivalence, Identity, Order, Pick, Printed, Target, Value
 
@@ -141,14 +142,6 @@ DENOISE = Target(
 # ------------------------------------------------------------------------------- sampling
 
 
-def sampling_arms(tier: str) -> list[Arm]:
-    """The cells of sf-headline."""
-    if tier == "paper":
-        marks = [300_240, 400_320, 500_400, 600_480, 800_640]
-        return [arm("imagenet256", END_TO_END, tier, 800_640, 0, marks)]
-    return [standard(HOME[tier], END_TO_END, tier)]
-
-
 _WAYS = ("naive", "cached", "jacobi", "jacobi_zero", "gs_jacobi", "jacobi_early")
 _EXACT = _WAYS[:-1]
 
@@ -159,7 +152,7 @@ SAMPLING_TARGET = Target(
     question="How many calls do a cache and Jacobi iterations save, and are samples the same?",
     reference="T15; arXiv 2505.12849",
     config="simflow",
-    arms=sampling_arms,
+    arms=headline_arms,
     seeds={"smoke": 1, "small": 3, "gpu": 3, "paper": 1},
     evaluators=(SAMPLING,),
     metrics={

@@ -1,7 +1,7 @@
 """sf-convergence, sf-variance, sf-scale, sf-tradeoff: time, noise, width, and the NLL's weight."""
 
-from reproduce.simflow.arms import END_TO_END, HOME, RECIPES, arm, standard
-from reproduce.simflow.headline import ALIGNED
+from reproduce.simflow.arms import END_TO_END, HOME, RECIPES, standard
+from reproduce.simflow.headline import ALIGNED, alignment_arms
 from reproduce.simflow.latents import sigma_arm
 from reproduce.simflow.measures import (
     GENERATION,
@@ -19,19 +19,12 @@ __all__ = ["TARGETS"]
 
 
 def convergence_arms(tier: str) -> list[Arm]:
-    """Cells of sf-variants and sf-latent."""
-    home = HOME[tier]
-    axes = [{"alignment": "none"}, {"alignment": "REPA-E"}]
+    """Cells of sf-variants and sf-latent; at paper those of sf-alignment."""
     if tier == "paper":
-        marks = [300_240, 400_320, 500_400, 600_480, 800_640]
-        return [
-            arm(home, END_TO_END, tier, 800_640, 0, marks, at, changes)
-            for at, changes in zip(axes, (None, ALIGNED[tier]), strict=True)
-        ]
-    return [
-        standard(home, END_TO_END, tier, at, changes)
-        for at, changes in zip(axes, (None, ALIGNED[tier]), strict=True)
-    ]
+        return alignment_arms(tier)
+    home = HOME[tier]
+    alone = standard(home, END_TO_END, tier, {"alignment": "none"})
+    return [alone, standard(home, END_TO_END, tier, {"alignment": "REPA-E"}, ALIGNED[tier])]
 
 
 CONVERGENCE = Target(
