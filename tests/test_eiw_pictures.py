@@ -19,7 +19,7 @@ from reproduce.eiw_flow.density import DENSITY
 from reproduce.eiw_flow.excess import over_controls
 from reproduce.eiw_flow.pictures import PICTURES
 from reproduce.eiw_flow.quality import QUALITY
-from reproduce.evaluators import classifier
+from reproduce.evaluators import classifier, ruler
 from reproduce.records import SIDECAR_BYTES
 from reproduce.tables import Observed
 from reproduce.target import TIERS, named
@@ -30,7 +30,7 @@ def quick(monkeypatch):
     """A barely trained classifier, few images."""
     monkeypatch.setattr(classifier, "_TRAINED", {})
     monkeypatch.setattr(classifier, "_UPDATES", 40)
-    monkeypatch.setattr(quality_evaluators, "_REAL", {})
+    monkeypatch.setattr(ruler, "_RULERS", {})
     for name, few in (("_PAIRS", 3), ("_IMAGES", 5), ("_PER_CLASS", 6)):
         monkeypatch.setattr(picture_evaluators, name, few)
 

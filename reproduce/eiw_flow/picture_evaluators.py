@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduce.eiw_flow.quality_evaluators import as_bytes, classifier_of
+from reproduce.eiw_flow.quality_evaluators import as_bytes, ruler_of
 from reproduce.evaluators.classifier import Classifier
 
 __all__ = ["AMOUNTS", "SHOWN", "TEMPERATURES", "TIMES", "pictures"]
@@ -84,7 +84,7 @@ def pictures(model: EIWFlow, data: DensityImages) -> dict[str, Any]:
     of one class that it calls another's after the step between the classes' mean latents.
     """
     studio = _Studio(model, data)
-    net = classifier_of(data) if len(data.c_eval.unique()) > 1 else None
+    net = ruler_of(data).net if len(data.c_eval.unique()) > 1 else None
     found: dict[str, Any] = {}
     for part in (_reconstructions(studio), _temperatures(studio), _channels(studio)):
         found |= part

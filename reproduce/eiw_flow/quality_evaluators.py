@@ -4,7 +4,6 @@ Every arm draws from the same noise, and is measured with the same classifier, w
 images and labels alone determine.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,58 +15,31 @@ from lightning_modules.randomness import step_generator
 import torch
 from torch import Tensor
 
-from reproduce.evaluators.classifier import Classifier, Seen, classifier
 from reproduce.evaluators.frechet import frechet_distance
 from reproduce.evaluators.inception import fidelity, weights
+from reproduce.evaluators.ruler import Ruler, ruler
 
 __all__ = [
     "as_bytes",
-    "classifier_of",
     "draws",
     "few",
     "inception",
     "inception_if_there",
     "many",
     "quality",
+    "ruler_of",
 ]
 
 _CHUNK = 250
 _TILES = 8
 
 
-@dataclass
-class _Real:
-    """What the classifier sees in real images; the same for every arm."""
-
-    train: Seen
-    held_out: Seen
-    floor: float
-
-
-_REAL: dict[str, _Real] = {}
-
-
-def classifier_of(data: DensityImages) -> Classifier:
-    """The small classifier of the images that a flow is trained on."""
+def ruler_of(data: DensityImages) -> Ruler:
+    """What the images are measured with that a flow is trained on."""
     top = 2**data.bits - 1
     train, held_out = data.x_train / top, data.x_eval / top
-    return classifier(train, data.c_train, held_out, data.c_eval, _key(data))
-
-
-def _key(data: DensityImages) -> str:
-    return f"{data.fingerprint}-{data.bits}"
-
-
-def _real(data: DensityImages, net: Classifier) -> _Real:
-    """Features of all training and held-out images, and the distance of two halves."""
-    key = _key(data)
-    if key not in _REAL:
-        top = 2**data.bits - 1
-        train, held_out = net(data.x_train / top), net(data.x_eval / top)
-        order = torch.randperm(len(train.features), generator=step_generator(0, "halves"))
-        halves = train.features[order].chunk(2)
-        _REAL[key] = _Real(train, held_out, frechet_distance(*halves))
-    return _REAL[key]
+    key = f"{data.fingerprint}-{data.bits}"
+    return ruler(train, data.c_train, held_out, data.c_eval, key)
 
 
 @torch.no_grad()
@@ -93,9 +65,8 @@ def quality(model: EIWFlow, data: DensityImages, n: int = 1000) -> dict[str, Any
     the classifier gives a class more than 0.9, ``class_entropy`` the entropy of the histogram of
     its classes in nats; ``_real`` is said of held-out images.
     """
-    net = classifier_of(data)
-    real, x = _real(data, net), draws(model, n)
-    made = net(x / (2**data.bits - 1))
+    real, x = ruler_of(data), draws(model, n)
+    made = real.net(x / (2**data.bits - 1))
     return {
         "fd_classifier": frechet_distance(made.features, real.train.features),
         "fd_classifier_held_out": frechet_distance(made.features, real.held_out.features),
@@ -105,7 +76,7 @@ def quality(model: EIWFlow, data: DensityImages, n: int = 1000) -> dict[str, Any
         "sure_real": real.held_out.sure(),
         "class_entropy": made.class_entropy(),
         "class_entropy_real": real.held_out.class_entropy(),
-        "accuracy": net.accuracy,
+        "accuracy": real.net.accuracy,
         "tiles": as_bytes(x[:_TILES], data.bits).numpy(),
     }
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reproduce.evaluators.frechet import frechet_distance
-from reproduce.simflow.ruler import Ruler, as_bytes, ruler
+from reproduce.simflow.ruler import Ruler, as_bytes, ruler, unit
 
 __all__ = [
     "LEVELS",
@@ -96,7 +96,7 @@ def _reconstructed(model: SimFlow, data: ClassImages, level: float, ruler: Ruler
         decoded = model.reconstruct(x, level, noise).nan_to_num().clamp(-1, 1)
         errors.append((decoded - x).square().mean((1, 2, 3)))
         found.append(decoded.cpu())
-    seen = ruler.see(torch.cat(found))
+    seen = ruler.net(unit(torch.cat(found)))
     distance = frechet_distance(seen.features, ruler.held_out.features)
     return {"psnr": float(psnr(torch.cat(errors)).mean()), "rfd_classifier": distance}
 
@@ -122,11 +122,11 @@ def robustness(model: SimFlow, data: ClassImages) -> dict[str, float]:
     means = torch.cat([model.vae.encode(x).mean.cpu() for x, _, _ in chunks(model, data, "")])
     std = float(means.var(0).mean().sqrt())
     found: dict[str, float] = {"std": std}
-    for unit, scale in (("", 1.0), ("_relative", std)):
+    for suffix, scale in (("", 1.0), ("_relative", std)):
         for level in LEVELS:
             one = _reconstructed(model, data, scale * level, known)
-            found |= {f"{name}{unit}_{level:g}": value for name, value in one.items()}
-        found[f"drop{unit}"] = found[f"psnr{unit}_0"] - found[f"psnr{unit}_1"]
+            found |= {f"{name}{suffix}_{level:g}": value for name, value in one.items()}
+        found[f"drop{suffix}"] = found[f"psnr{suffix}_0"] - found[f"psnr{suffix}_1"]
     return found
 
 
@@ -150,7 +150,7 @@ def samples(
 
 def judged(made: Tensor, y: Tensor, known: Ruler) -> dict[str, float]:
     """What the classifier says of samples; one that is no image is a grey one."""
-    seen = known.see(made.nan_to_num().clamp(-1, 1))
+    seen = known.net(unit(made.nan_to_num().clamp(-1, 1)))
     precision, recall = known.precision_recall(seen)
     return {
         "gfd_classifier": frechet_distance(seen.features, known.train.features),

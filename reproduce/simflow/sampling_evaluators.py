@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reproduce.evaluators.frechet import frechet_distance
-from reproduce.simflow.ruler import as_bytes, ruler
+from reproduce.simflow.ruler import as_bytes, ruler, unit
 
 __all__ = ["WAYS", "alignment", "exactness", "interpolation", "sampling"]
 
@@ -85,7 +85,7 @@ def _distance(model: SimFlow, data: ClassImages) -> dict[str, float]:
             noise = Noise(step_generator(0, "samples", i, model.device))
             images, _ = model.sample(len(part), noise, part.to(model.device), WAYS[name])
             made.append(images.cpu().nan_to_num().clamp(-1, 1))
-        features[name] = known.see(torch.cat(made)).features
+        features[name] = known.net(unit(torch.cat(made))).features
     real = known.train.features
     cached, windows = (frechet_distance(features[name], real) for name in features)
     return {"fd_cached": cached, "fd_gs_jacobi": windows, "fd_change": windows / cached - 1}
@@ -156,7 +156,7 @@ def interpolation(model: SimFlow, data: ClassImages) -> dict[str, Any]:
         model.vae.decode(ends[0].lerp(ends[1], t)).cpu().nan_to_num().clamp(-1, 1)
         for t in torch.linspace(0, 1, _STEPS).tolist()
     ]
-    seen = torch.stack([known.see(part).features for part in path])
+    seen = torch.stack([known.net(unit(part)).features for part in path])
     pictures = torch.stack(path)  # (steps, pairs, C, H, W)
     return {
         "blending": _blending(pictures.flatten(2)),
