@@ -4,6 +4,7 @@ Pure rendering. The same sections give the same bytes, and the page asks nothing
 """
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from reproduce.definitions import Definition, definitions, named_in, tiers
 from reproduce.progress import duration
 from reproduce.records import write_atomically
 
@@ -23,6 +25,7 @@ __all__ = ["Section", "board", "duration", "interval", "number", "prose", "sprea
 _VERDICTS = ("reproduced", "contradicted", "undecided", "not comparable", "not run")
 _NAMED = ("contradicted", "undecided")  # which of a target's claims an overview names
 _PAPERS = {"eiw-flow": "EIW-Flow", "neural-entropy": "Neural Entropy", "simflow": "SimFlow"}
+_GROUPS = {"verdicts": "Verdicts", "tables": "Units and tables", **_PAPERS}  # of definitions
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,15 @@ def _summary(sections: Sequence[Section]) -> list[str]:
     return words
 
 
+def _flaws(sections: Sequence[Section]) -> list[tuple[str, list[str]]]:
+    """What is wrong with the records, in words, and the targets that it is wrong in."""
+    found = [
+        ("Cells failed in", [s.target.id for s in sections if s.failed]),
+        ("Records are stale in", [s.target.id for s in sections if s.stale]),
+    ]
+    return [(words, ids) for words, ids in found if ids]
+
+
 def prose(text: str) -> Markup:
     """Escaped text in which `code` and indices (S_NN) are set as such."""
 
@@ -222,13 +234,13 @@ def _bullets(title: str, lines: Iterable[str]) -> list[str]:
 
 def board(sections: list[Section]) -> str:
     """The verdict board as a Markdown table, paper by paper."""
-    keys = ("statement", "paper", "ours", "verdict")
+    keys = ("statement", "paper", "ours", "smallest visible effect", "verdict")
     rows: list[list[str]] = []
     for name, group in _papers(sections):
         claims = [claim for s in group for claim in _claims(s)]
-        rows += [[f"{name}: {_count(len(claims), 'claim')}", "", "", "", ""]] if claims else []
+        rows += [[f"{name}: {_count(len(claims), 'claim')}", *[""] * len(keys)]] if claims else []
         rows += [[f"`{c['claim']}`", *(c[k] for k in keys)] for c in claims]
-    labels = ("claim", "statement", "paper's value", "ours, 95 % interval", "verdict")
+    labels = ["claim", "statement", "paper's value", "ours, 95 % interval", *keys[3:]]
     table = _grid([(label, False) for label in labels], rows)
     return table + "\n" if rows else "No claim yet.\n"
 
@@ -253,7 +265,9 @@ def overview(sections: list[Section]) -> str:
 def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
     parts = ["# Do the papers' claims hold?", f"Tier `{page['tier']}`. {page['meaning']}"]
     parts += ["## Verdict board", ", ".join(f"{n} {v}" for v, n in page["counts"]) + "."]
-    parts += [*page["summary"], f"{page['cost']}.", board(sections)]
+    parts += [*page["summary"], f"{page['cost']}."]
+    parts += [f"{words} {', '.join(ids)}." for words, ids in page["flaws"]]
+    parts.append(board(sections))
     keys = ("claim", "smallest visible effect", "verdict", "holm", "reason", "method")
     for name, group in page["papers"]:
         parts.append(f"## {name}")
@@ -273,9 +287,17 @@ def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
             parts += _bullets("Stale records:", section.stale)
             parts += _bullets("Departures from the paper:", target.departures)
             parts.append(f"Repeat it: `{section.command}`")
-    parts += _bullets("## Definitions", [f"{k}: {v}" for k, v in page["definitions"].items()])
+    parts.append("## Definitions")
+    for name, group in page["definitions"]:
+        parts.append(f"### {name}")
+        parts.append("\n".join(_plain_definition(d) for d in group))
     parts += _bullets("## Provenance", [f"{k}: {v}" for k, v in page["provenance"].items()])
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _plain_definition(d: Definition) -> str:
+    names = f" ({', '.join(f'`{name}`' for name in d.names)})" if d.names else ""
+    return f"- {d.term}{names}: {_plain(d.text)}"
 
 
 def _image(figure: Path) -> str:
@@ -288,31 +310,37 @@ def write(tier: str, sections: list[Section], out: Path, provenance: dict[str, s
     room = Environment(autoescape=True, undefined=StrictUndefined)
     room.loader = FileSystemLoader(Path(__file__).with_name("templates"))
     room.trim_blocks = room.lstrip_blocks = True
-    room.filters |= {"prose": prose, "image": _image}
-    template = room.get_template("report.html.j2")
-    words: Any = template.module  # without a tier the template sets its words and draws nothing
+    room.filters |= {"prose": prose, "image": _image, "sha256": _sha256}
     found = [v.verdict for s in sections for v in s.verdicts]
     page = {
         "tier": tier,
-        "meaning": words.tiers[tier],
-        "definitions": words.definitions,
+        "meaning": tiers()[tier],
+        "definitions": [(name, definitions(group)) for group, name in _GROUPS.items()],
         "counts": [(verdict, found.count(verdict)) for verdict in _VERDICTS],
         "summary": _summary(sections),
         "cost": _cost(sections),
+        "flaws": _flaws(sections),
         "papers": [(name, [_shown(s) for s in group]) for name, group in _papers(sections)],
         "provenance": provenance,
     }
-    write_atomically(out / "report.html", template.render(page))
+    write_atomically(out / "report.html", room.get_template("report.html.j2").render(page))
     write_atomically(out / "report.md", _markdown(page, sections))
     return out / "report.html"
 
 
+def _sha256(script: str) -> str:
+    """As a Content-Security-Policy names the one script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _shown(section: Section) -> dict[str, Any]:
     """A section as both pages show it."""
+    table, target = section.table, section.target
     return {
         "section": section,
         "figure": section.figure if section.figure and section.figure.is_file() else None,
-        "table": _table(section.table),
+        "table": _table(table),
+        "definitions": named_in(target.paper, table["metric"].unique() if len(table) else ()),
         "claims": _claims(section),
         "cost": _cost([section]),
     }
