@@ -7,6 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 TIER ?= smoke
 RESULTS ?= results
+NAME :=  # some shells set one
 PY := .venv/bin/python
 
 # SEEDS, JOBS and LAUNCHER pass through only where given: the target knows its own seeds, the machine its cores.
@@ -16,7 +17,7 @@ OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(
 TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
 PAPERS := $(subst _,-,$(patsubst reproduce/%/printed.csv,%,$(wildcard reproduce/*/printed.csv)))
 
-.PHONY: help smoke test test-slurm lint list data status report board estimate verify merge bench clean all $(TARGETS) $(PAPERS)
+.PHONY: help smoke test test-slurm lint list data status report board estimate verify merge weights export bench clean all $(TARGETS) $(PAPERS)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,12 @@ verify: .venv/.base  ## run one published cell of a target again and compare (TA
 
 merge: .venv/.base  ## take in records from another machine (FROM=folder TIER=small)
 	@$(PY) -m reproduce merge $(FROM) --tier $(TIER) --results $(RESULTS)
+
+weights: .venv/.base  ## other people's weights: what is here; fetch and verify one (NAME=inception)
+	@$(PY) -m reproduce weights $(NAME)
+
+export: .venv/.base  ## trained models as safetensors with cards (TARGET=ne-epochs TIER=small RESULTS=mine)
+	@$(PY) -m reproduce export $(TARGET) --tier $(TIER) --results $(RESULTS)
 
 bench: .venv/.bench  ## speed against what a user has today, as ratios (results/bench/*.csv)
 	@$(PY) -m reproduce bench --results $(RESULTS)

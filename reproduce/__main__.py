@@ -21,7 +21,9 @@ COMMANDS = {
     "estimate": ("each model's parameters, FLOPs and the price of a run", "*", "commands"),
     "verify": ("run a published cell again and compare", "+", "running"),
     "merge": ("take in records from another machine", "", "running"),
+    "export": ("trained models as safetensors, each with its card", "+", "commands"),
     "data": ("fetch, read and verify data sources", "", "commands"),
+    "weights": ("other people's weights: list, or fetch one and verify it", "", "commands"),
     "bench": ("speed against what a user has today, as ratios", "", "commands"),
 }
 
@@ -39,11 +41,11 @@ def _parser() -> argparse.ArgumentParser:
         sub[name] = commands.add_parser(name, help=text, description=text)
         if targets:
             sub[name].add_argument("targets", nargs=targets, metavar="TARGET", default=["all"])
-        if name not in ("list", "data"):
+        if name not in ("list", "data", "weights"):
             sub[name].add_argument("--results", default="results", type=Path, metavar="DIR")
-        if name not in ("list", "data", "bench"):
+        if name not in ("list", "data", "weights", "bench"):
             sub[name].add_argument("--tier", default="smoke", help="smoke, small, gpu or paper")
-        if name in ("run", "status", "tables", "report"):
+        if name in ("run", "status", "tables", "report", "export"):
             sub[name].add_argument("--label", metavar="NAME", help="a variant of your own")
 
     sub["list"].add_argument("--json", action="store_true")
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     sub["verify"].add_argument("--rtol", type=float, metavar="R", help="relative tolerance")
     sub["merge"].add_argument("folder", type=Path, metavar="DIR", help="a results folder")
     sub["data"].add_argument("sources", nargs="+", metavar="SOURCE")
+    sub["weights"].add_argument("name", nargs="?", metavar="NAME", help="default: list them all")
     sub["bench"].add_argument("workloads", nargs="*", metavar="WORKLOAD", help="w5, w6 or w7")
     sub["bench"].add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
     return parser

@@ -1,4 +1,5 @@
-"""The commands that look: list, status, tables, report, estimate, data, bench."""
+"""The commands that train nothing: list, status, tables, report, estimate, export, data, weights,
+bench."""
 
 import argparse
 import json
@@ -117,6 +118,31 @@ def data_command(args: argparse.Namespace) -> int:
                 print(line, flush=True)
         except DataError as error:
             raise RequestError(str(error)) from None
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    _, store = chosen(args)
+    from reproduce.export import export
+
+    for line in export(args.targets, store):
+        print(line, flush=True)
+    return 0
+
+
+def weights_command(args: argparse.Namespace) -> int:
+    from datamodules.cache import DataError
+
+    from reproduce.weights import describe, fetch, known
+
+    if args.name is None:
+        print("\n\n".join("\n".join(describe(one)) for one in known()))
+        return 0
+    try:
+        for line in fetch(args.name):
+            print(line, flush=True)
+    except DataError as error:
+        raise RequestError(str(error)) from None
     return 0
 
 

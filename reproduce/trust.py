@@ -21,7 +21,7 @@ from reproduce.errors import RequestError
 from reproduce.papers import PAPERS
 from reproduce.records import SIDECAR_BYTES, CorruptRecord, read_record
 
-__all__ = ["device_kind", "read", "read_sidecar"]
+__all__ = ["check_config", "device_kind", "read", "read_sidecar"]
 
 RECORD_BYTES = 5_000_000
 UNPACKED_BYTES = 20_000_000
@@ -107,7 +107,7 @@ def _read(path: Path, tier: str) -> tuple[Cell, dict[str, Any]]:
         _check_plain(key, "a key", 100)
         _check_plain(value, key, 10_000 if key == "error" else 500)
     config = record["config"]
-    _check_config(config)
+    check_config(config)
     _check_numbers(record)
     _need(record["tier"] == tier, f"is of tier {_shown(record['tier'])}, not {tier}")
     _need(
@@ -175,7 +175,8 @@ def _is_number(value: Any) -> bool:
 
 
 # ----------------------------------------------------------------------------------- the config
-def _check_config(config: Any) -> None:
+def check_config(config: Any) -> None:
+    """Raise RequestError unless the config is whole and names nothing but what may be built."""
     _need(isinstance(config, dict), "its config is no mapping")
     strange = ", ".join(sorted(map(_shown, config.keys() ^ _SECTIONS)))
     _need(not strange, f"its config has too much or too little: {strange}")

@@ -105,6 +105,7 @@ def test_constraints_lie_in_the_ranges_of_pyproject():
     [
         ("results/smoke/claims.csv", True),
         ("results/small/runs/a-1/last.ckpt", True),
+        ("results/small/models/a-1/model.safetensors", True),
         ("results/small/records/neural-entropy/a.json", False),
         ("results/small/ne-epochs.png", False),
         ("results/small/report.html", False),
@@ -147,16 +148,22 @@ def test_make_help_lists_every_target():
     from reproduce.papers import PAPERS, targets
 
     words = make("help").stdout.split()
-    for name in (*targets(), *PAPERS, "all", "smoke", "test", "lint", "list", "data", "report"):
+    commands = "all smoke test lint list data report weights export bench clean".split()
+    for name in (*targets(), *PAPERS, *commands):
         assert name in words, name
 
 
-def test_make_passes_options_on():
+def test_make_passes_options_on(monkeypatch):
     words = make("-n", "ne-epochs", "TIER=small", "SEEDS=2", "JOBS=1").stdout.split()
     wanted = "ne-epochs --tier small --results results --seeds 2 --jobs 1"
     assert words[-9:] == wanted.split()
     words = make("-n", "ne-epochs").stdout.split()
     assert words[-5:] == ["ne-epochs", "--tier", "smoke", "--results", "results"]
+    words = make("-n", "export", "TARGET=ne-epochs", "RESULTS=mine").stdout.split()
+    assert words[-6:] == ["export", "ne-epochs", "--tier", "smoke", "--results", "mine"]
+    monkeypatch.setenv("NAME", "this-machine")  # as some shells do
+    assert make("-n", "weights").stdout.split()[-1] == "weights"
+    assert make("-n", "weights", "NAME=vgg16").stdout.split()[-2:] == ["weights", "vgg16"]
 
 
 def test_unknown_target_is_no_silent_success():

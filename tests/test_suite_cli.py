@@ -28,6 +28,8 @@ def lines(capsys) -> list[str]:
         ["reproduce", "--help"],
         ["reproduce", "run", "--help"],
         ["reproduce", "run", "ne-epoch"],
+        ["reproduce", "export", "ne-epoch"],
+        ["reproduce", "weights", "--help"],
     ],
     ids=" ".join,
 )
@@ -65,6 +67,11 @@ print("HEAVY", sorted({HEAVY!r} & set(sys.modules)), code, file=sys.stderr)
         ["run", "ne-epochs", "--nothing"],
         ["list", "--tier", "smoke"],
         ["data", "nothing"],
+        ["export"],
+        ["export", "ne-epochs"],  # nothing is trained here
+        ["export", "ne-epochs", "--tier", "huge"],
+        ["weights", "nothing"],
+        ["weights", "--tier", "smoke"],
     ],
     ids=" ".join,
 )

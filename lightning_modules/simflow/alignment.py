@@ -5,10 +5,11 @@ neither parameters, checkpoints, averages nor copies know of it.
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lightning_modules.weights import located
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 __all__ = ["TEACHERS", "VARIABLE", "Alignment", "conv_teacher", "dinov2_teacher"]
 
-VARIABLE = "ENTROFLOW_DINOV2"
+VARIABLE, FILE = "ENTROFLOW_DINOV2", "dinov2_vitb14_pretrain.pth"
 DINOV2_WIDTH, DINOV2_PATCH = 768, 14  # of ViT-B/14
 TEACHERS = ("conv", "dinov2")
 SMALL = 1e-4  # a token this short has no direction: rounding is all that an even image leaves
@@ -157,16 +158,17 @@ def dinov2_teacher(grid: int, device: torch.device | str = "cpu") -> Teacher:
 
     Images are resized so (bicubic), grey ones shown in three equal channels. ``timm`` has the
     network; the weights, as DINOv2 (``dinov2_vitb14_pretrain.pth``) or ``timm`` publishes them,
-    are a file that ``ENTROFLOW_DINOV2`` names. Nothing is downloaded.
+    are a file that ``ENTROFLOW_DINOV2`` names or that `make weights` has cached. Nothing is
+    downloaded here.
 
     Raises:
         ValueError: the library is missing, or the file is, or is not such weights.
     """
-    given = os.environ.get(VARIABLE)
-    if not given:
+    path = located(VARIABLE, FILE)
+    if path is None:
         raise ValueError(
-            "the teacher dinov2 needs dinov2_vitb14_pretrain.pth, which is not downloaded: "
-            f"set {VARIABLE} to its path, or take the teacher conv"
+            f"the teacher dinov2 needs {FILE}, which is not downloaded: set {VARIABLE} to its "
+            "path, or `make weights NAME=dinov2`, or take the teacher conv"
         )
     try:
         import timm
@@ -179,12 +181,11 @@ def dinov2_teacher(grid: int, device: torch.device | str = "cpu") -> Teacher:
         vit = timm.create_model(
             "vit_base_patch14_dinov2", img_size=DINOV2_PATCH * grid, num_classes=0
         )
-    path = Path(given).expanduser()
     try:
         vit.load_state_dict(checkpoint_filter_fn(_tensors(path), vit))
     except Exception as error:
         why = str(error).splitlines()[0]
-        raise ValueError(f"{VARIABLE} names {path}, no ViT-B/14 of DINOv2: {why}") from None
+        raise ValueError(f"{path} holds no ViT-B/14 of DINOv2: {why}") from None
     vit.eval().requires_grad_(False).to(device)
     mean, std = (
         torch.tensor(v, device=device)[:, None, None]

@@ -1,11 +1,12 @@
 """What reconstructions are judged by: L1, LPIPS, and a discriminator of patches."""
 
 import hashlib
-import os
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from lightning_modules.weights import located
 
 import torch
 from jaxtyping import Float
@@ -36,7 +37,7 @@ def reconstruction(decoded: Images, images: Images) -> Scalar:
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # of each colour, from [-1, 1] to what the backbone was trained on
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-VARIABLE = "ENTROFLOW_VGG16"
+VARIABLE, FILE = "ENTROFLOW_VGG16", "vgg16-397923af.pth"
 
 
 class LPIPS:
@@ -50,8 +51,8 @@ class LPIPS:
     on the meta device none is needed.
 
     Args:
-        backbone: torchvision's VGG16 state dict, ``vgg16-397923af.pth``; the file that
-            ``$ENTROFLOW_VGG16`` names without. It is not downloaded.
+        backbone: torchvision's VGG16 state dict, ``vgg16-397923af.pth``; without, the file that
+            ``$ENTROFLOW_VGG16`` names or that `make weights` has cached. It is not downloaded.
         heads: weights of the channels, the ``vgg.pth`` of LPIPS v0.1; torchmetrics' copy without.
         backbone_sha256, heads_sha256: how the SHA-256 of each file begins; "" takes any file.
 
@@ -110,17 +111,17 @@ class LPIPS:
         return self._weights[place]
 
     def _read(self) -> dict[str, Tensor]:
-        backbone = self.backbone or os.environ.get(VARIABLE)
+        backbone = self.backbone or located(VARIABLE, FILE)
         if not backbone:
             raise ValueError(
-                "LPIPS needs torchvision's vgg16-397923af.pth, which is not downloaded: set "
-                f"{VARIABLE} to its path, or leave LPIPS out"
+                f"LPIPS needs torchvision's {FILE}, which is not downloaded: set {VARIABLE} to "
+                "its path, or `make weights NAME=vgg16`, or leave LPIPS out"
             )
-        heads = self.heads or _heads_of_torchmetrics()
+        heads = self.heads or heads_of_torchmetrics()
         return {
             "shift": torch.tensor(SHIFT, device="cpu")[:, None, None],
             "scale": torch.tensor(SCALE, device="cpu")[:, None, None],
-            **_read(backbone, self.backbone_sha256, VGG16, "torchvision's vgg16-397923af.pth"),
+            **_read(backbone, self.backbone_sha256, VGG16, f"torchvision's {FILE}"),
             **_read(heads, self.heads_sha256, HEADS, "the vgg.pth of LPIPS v0.1"),
         }
 
@@ -159,14 +160,15 @@ def _unit(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return feature / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-10)
 
 
-def _heads_of_torchmetrics() -> str:
+def heads_of_torchmetrics() -> str:
+    """The path of the ``vgg.pth`` that comes with torchmetrics."""
     package = find_spec("torchmetrics")  # not imported, which takes seconds
     folder = Path(package.submodule_search_locations[0] if package else ".")
     return str(folder / "functional/image/lpips_models/vgg.pth")
 
 
 def _read(
-    given: str, digits: str, shapes: dict[str, tuple[int, ...]], what: str
+    given: str | Path, digits: str, shapes: dict[str, tuple[int, ...]], what: str
 ) -> dict[str, Tensor]:
     """The tensors of these names and shapes in a file that is told by its SHA-256."""
     path = Path(given).expanduser()

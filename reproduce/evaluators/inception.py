@@ -1,23 +1,24 @@
 """FID, KID, precision and recall on Inception features, by torch-fidelity.
 
-The weights are the user's: a file that the environment names. Nothing is downloaded.
+The weights are the user's: a file that the environment names, or that `make weights` has put into
+the cache. Nothing is downloaded here.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 from datamodules import DataError
+from lightning_modules.weights import located
 
 import torch
 from torch import Tensor
 
-__all__ = ["VARIABLE", "fidelity", "weights"]
+__all__ = ["FILE", "SHA256", "VARIABLE", "fidelity", "weights"]
 
 VARIABLE = "ENTROFLOW_INCEPTION"
 # as torch-fidelity publishes them; its loader unpickles freely, so that the file must be that one
-_NAME = "weights-inception-2015-12-05-6726825d.pth"
-_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _EXTRACTOR = "inception-v3-compat"
 
 
@@ -25,24 +26,23 @@ def weights() -> Path:
     """The file of Inception weights.
 
     Raises:
-        DataError: the environment names none, it is not there, or it is another file.
+        DataError: neither environment nor cache has one, it is not there, or it is another file.
     """
-    given = os.environ.get(VARIABLE)
-    if not given:
+    path = located(VARIABLE, FILE)
+    if path is None:
         raise DataError(
-            f"FID needs torch-fidelity's {_NAME}, which is not downloaded: "
-            f"set {VARIABLE} to its path and run the target again"
+            f"FID needs torch-fidelity's {FILE}, which is not downloaded: set {VARIABLE} to its "
+            "path, or `make weights NAME=inception`, and run the target again"
         )
-    path = Path(given).expanduser()
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{VARIABLE} names {given}: {error.strerror}") from None
-    if found != _SHA256:
+        raise DataError(f"{path}: {error.strerror}; set {VARIABLE} to {FILE}") from None
+    if found != SHA256:
         raise DataError(
-            f"{VARIABLE} names {given}, whose sha256 is {found[:8]}..., not {_SHA256[:8]}...: "
-            f"it must be torch-fidelity's {_NAME}"
+            f"{path} is another file than torch-fidelity's {FILE}: its sha256 is {found[:8]}..., "
+            f"not {SHA256[:8]}...; set {VARIABLE} to that one"
         )
     return path
 
