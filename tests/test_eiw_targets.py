@@ -312,10 +312,11 @@ def test_least_gap_and_gain():
 
 
 def test_least_growth():
-    rows = [({"mode": m}, f"E2_stage{k}", v) for m, values in
+    rows = [({"mode": m}, f"E2_stage{k}_knn", v) for m, values in
             (("eiw", (0.0, 1.0, 1.3, 3.0)), ("identity", (2.0, 1.0, 4.0, 5.0)))
             for k, v in enumerate(values)]  # fmt: skip
-    rows += [({"mode": "eiw"}, f"E2_stage{k}_std", v) for k, v in enumerate((1.2, 1.4, 1.3, 1.1))]
+    standardised = enumerate((1.2, 1.4, 1.3, 1.1))
+    rows += [({"mode": "eiw"}, f"E2_stage{k}_std_knn", v) for k, v in standardised]
     more = features.growth(frame(*rows, data="digits"), "small")
     assert at(more, "least_growth", mode="eiw") == pytest.approx([0.3])
     assert at(more, "least_growth", mode="identity") == pytest.approx([-1.0])

@@ -83,6 +83,9 @@ def test_which_order():
     kept = {tuple(order("random", 8, perm_seed=s).kept.tolist()) for s in range(5)}
     assert len(kept) == 5
     assert torch.equal(order("random", 8, perm_seed=2).perm, order("random", 8, perm_seed=2).perm)
+    torch.manual_seed(4)  # another model, another permutation
+    other = ChannelOrder(8, "random", perm_seed=2)
+    assert not torch.equal(other.perm, order("random", 8, perm_seed=2).perm)
     with pytest.raises(ValueError, match="unknown channel order 'best'"):
         order("best")
 
@@ -90,9 +93,21 @@ def test_which_order():
 def test_weights_put_the_largest_first_and_ties_in_place():
     one = order("param", 6).train()
     with torch.no_grad():
-        one.solver.logits.copy_(torch.tensor([0.0, 2.0, 0.0, -1.0, 2.0, 0.0]))
+        one.solver.weight.copy_(torch.tensor([0.0, 2.0, 0.0, -1.0, 2.0, 0.0]))
     one(images(1, 6, 1, 1).float())
     assert one.perm.tolist() == [1, 4, 0, 2, 5, 3]
+
+
+def test_free_logits_start_as_the_solver_s_and_move_as_fast():
+    solver, free = order("eiw").solver, order("param").solver
+    assert torch.allclose(free(), solver())
+    first = free().detach()
+    optimizer = torch.optim.Adamax(free.parameters(), lr=5e-3)
+    free()[0].backward()
+    optimizer.step()
+    moved = (free() - first).detach()
+    assert moved[0] == pytest.approx(-5e-3 * 16, rel=1e-4)  # the input of 16 channels is 16
+    assert not moved[1:].any()
 
 
 @pytest.mark.parametrize("channels", [248, 616])

@@ -48,14 +48,19 @@ class Solver(nn.Module):
 
 
 class FreeLogits(nn.Module):
-    """Logits that are parameters, which is what a solver amounts to; they start as its output."""
+    """Logits that are parameters, which is what a solver amounts to; they start as its output.
+
+    Like a solver's they carry its input as a factor: an optimizer whose steps do not depend on
+    scale then moves them as fast.
+    """
 
     def __init__(self, solver: Solver) -> None:
         super().__init__()
-        self.logits = nn.Parameter(solver().detach())
+        self.value = solver.value
+        self.weight = nn.Parameter(solver().detach() / solver.value)
 
     def forward(self) -> Float[Tensor, " C"]:
-        return self.logits
+        return self.value * self.weight
 
 
 class Guider(nn.Sequential):
@@ -121,7 +126,7 @@ class ChannelOrder(nn.Module):
             if there are 64 channels or more, else 4, where nothing is given.
         kl: ``paper``, ``reverse`` or ``snapshot``, where the mode learns.
         detach: the term does not reach the features (authors: it does).
-        perm_seed: of ``random``.
+        perm_seed: of ``random``, whose permutation depends on the model's seed too.
 
     One draw of the global generator seeds Solver and Guider, in every mode, so that all modes
     leave the same generator behind and the same backbone is built after them.
@@ -150,7 +155,7 @@ class ChannelOrder(nn.Module):
         self.solver = self.guider = None
         seed = int(torch.randint(2**31, (), device="cpu"))
         with torch.random.fork_rng():
-            torch.manual_seed(perm_seed if mode == "random" else seed)
+            torch.manual_seed(seed + perm_seed)
             first = {"reverse": torch.arange(channels).flip(0), "random": torch.randperm(channels)}
             perm = first.get(mode, torch.arange(channels))
             if mode in LEARNED:

@@ -29,7 +29,7 @@ _DATA = "data.init_args"
 # name -> (C, H, W), and the DataModule's arguments; colour images are box averages
 DATA: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "digits": ((1, 8, 8), {"source": "digits", "bits": 4}),
-    "mnist16": ((1, 16, 16), {"source": "mnist", "size": 16, "n": 1000, "n_eval": 100}),
+    "mnist16": ((1, 16, 16), {"source": "mnist", "size": 16, "n": 1000, "n_eval": 200}),
     "cifar16": ((3, 16, 16), {"source": "cifar10_lossless", "size": 16}),
     "tiny16": (
         (3, 16, 16),
@@ -62,11 +62,11 @@ def _data(name: str, config: str) -> dict[str, Any]:
     }
 
 
-def _order(mode: str, steps: int, colours: bool) -> dict[str, Any]:
+def _order(mode: str, steps: int, channels: int) -> dict[str, Any]:
     if mode.startswith("random-"):
         return {f"{_NET}.order": "random", f"{_NET}.order_args.perm_seed": int(mode[7:])}
-    # a channel count of 96 and more, as the solver's input, saturates its softmax
-    count = not colours or mode == "eiw_snapshot"
+    # as the solver's input, the count of 48 channels and more saturates its softmax
+    count = channels == 1 or mode == "eiw_snapshot"
     changes: dict[str, Any] = {
         f"{_NET}.order": mode,
         f"{_NET}.order_args.solver_input": "raw" if count else "unit",
@@ -89,10 +89,10 @@ def arm(
     Args:
         axes: further axes of the target's table, beside ``data`` and ``mode``.
     """
-    steps, colours = recipe["trainer.max_steps"], DATA[data][0][0] == 3
+    steps, channels = recipe["trainer.max_steps"], DATA[data][0][0]
     return Arm(
         {"data": data, **(axes or {}), "mode": mode},
-        {**_data(data, config), **recipe, **_order(mode, steps, colours), **(changes or {})},
+        {**_data(data, config), **recipe, **_order(mode, steps, channels), **(changes or {})},
         config,
     )
 

@@ -45,7 +45,7 @@ def density_arms(tier: str) -> list[Arm]:
     found = [
         _named("glow", arm(d, m, *recipe(tier, d)))
         for d in data[tier]
-        for m in (*_MODES, *(("eiw_snapshot",) if d == "digits" else ()))
+        for m in (*_MODES, *(("eiw_snapshot",) if d != "mnist16" else ()))
     ]
     other = "cifar32" if tier == "gpu" else "digits"
     for backbone, given in _OTHERS[tier].items():

@@ -104,6 +104,22 @@ ENTROPY = Target(
             greater=Pick("E2_gap_1", {"mode": "eiw"}),
         ),
         Order(
+            "shape-beats-random",
+            "Standardised, so that scale is left out, that gap is larger with Shuffle than with a "
+            "random order",
+            over=("data",),
+            unit="nats",
+            less=Pick("E2_gap_1_std", {"mode": "random-0"}),
+            greater=Pick("E2_gap_1_std", {"mode": "eiw"}),
+        ),
+        Order(
+            "r2e2-beats-random",
+            "R2E2 at the first split is higher with Shuffle than with a random order",
+            over=("data",),
+            less=Pick("R2E2_1", {"mode": "random-0"}),
+            greater=Pick("R2E2_1", {"mode": "eiw"}),
+        ),
+        Order(
             "shape-and-not-scale",
             "Standardised, so that scale is left out, what Shuffle factors out still has more "
             "expected entropy at the first split",

@@ -109,14 +109,20 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def orders(model: EIWFlow, data: DensityImages) -> dict[str, float]:
-    """Each split's order: against entropy, against its start, and what solver and guider say."""
+    """Each split's order: against entropy, against its start, and what solver and guider say.
+
+    ``order_shape`` is against the entropy of channels divided by their standard deviation, which
+    the next ActNorm is free to change.
+    """
     found: dict[str, float] = {}
     for k, (scale, order) in enumerate(
         zip(_features(model, data).scales, model.net.orders, strict=True), 1
     ):
-        perm = order.perm.cpu()
+        perm, entropy = order.perm.cpu(), channel_entropy(scale.u)
+        std = scale.u.transpose(0, 1).flatten(1).std(1)
         found |= {
-            f"order_entropy_{k}": order_spearman(perm, channel_entropy(scale.u)),
+            f"order_entropy_{k}": order_spearman(perm, entropy),
+            f"order_shape_{k}": order_spearman(perm, entropy - std.log()),
             f"overlap_vanilla_{k}": kept_overlap(perm, torch.arange(len(perm))),
             f"overlap_initial_{k}": kept_overlap(perm, order.initial.cpu()),
             f"crossed_{k}": float(order.crossed),

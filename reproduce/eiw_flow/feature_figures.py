@@ -136,8 +136,8 @@ def growth(seen: Observed, records: list[dict[str, Any]]) -> Any:
     fig, axes = figure(len(data), 3, height=2.7, width=3.6, squeeze=False)
     for panels, name in zip(axes, data, strict=True):
         for ax, stem, tag, title, unit in (
-            (panels[0], "E2", "", "expected entropy", "nats an element"),
-            (panels[1], "E2", "_std", "standardised", "nats an element"),
+            (panels[0], "E2", "_knn", "expected entropy", "nats an element"),
+            (panels[1], "E2", "_std_knn", "standardised", "nats an element"),
             (panels[2], "variance", "", "mean variance", ""),
         ):
             for mode in dict.fromkeys(rows["mode"]):

@@ -31,8 +31,8 @@ GROWTH = Target(
     seeds=SEEDS,
     evaluators=(FEATURES,),
     metrics={
-        **{f"E2_stage{k}": "nats" for k in _STAGES},
-        **{f"E2_stage{k}_std": "nats" for k in _STAGES},
+        **{f"E2_stage{k}_knn": "nats" for k in _STAGES},
+        **{f"E2_stage{k}_std_knn": "nats" for k in _STAGES},
         **{f"variance_stage{k}": "" for k in _STAGES},
         "least_growth": "nats",
         "least_growth_std": "nats",
@@ -66,6 +66,8 @@ GROWTH = Target(
         ),
     ),
     figure="reproduce.eiw_flow.feature_figures:growth",
+    how="Entropy of each element over the held-out images by three nearest neighbours, whose bias "
+    "for a normal element of 300 images is 0.001 nats (0.03 by spacings).",
 )
 
 INFORMATION = Target(

@@ -24,16 +24,24 @@ def _shared(rows: pd.DataFrame) -> list[str]:
 
 def against_controls(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """``over_identity`` and ``over_random``: bits more than the vanilla order, and than the mean
-    of the random ones; ``order_entropy``: the mean over the splits."""
+    of the random ones; ``order_entropy`` and ``order_shape``: the mean over the splits, and with
+    ``_over_random`` what it is more than that of the random orders, which training moves too."""
     bits, by = rows[rows["metric"] == BITS], _shared(rows)
     others = bits[bits["mode"] != "identity"]
     found = [_less(others, bits[bits["mode"] == "identity"], by, "over_identity")]
-    chance = bits[bits["mode"].str.startswith("random")].groupby(by, dropna=False)["value"].mean()
-    found.append(_less(bits, chance.reset_index(), by, "over_random"))
-    aligned = rows[rows["metric"].str.startswith("order_entropy_")]
-    mean = aligned.groupby([*by, "mode", "cell"], sort=False, dropna=False)["value"].mean()
-    found.append(mean.reset_index().assign(metric="order_entropy"))
+    found.append(_less(bits, _chance(bits, by), by, "over_random"))
+    for name in ("order_entropy", "order_shape"):
+        splits = rows[rows["metric"].str.fullmatch(rf"{name}_\d")]
+        mean = splits.groupby([*by, "mode", "cell"], sort=False, dropna=False)["value"].mean()
+        mean = mean.reset_index().assign(metric=name)
+        found += [mean, _less(mean, _chance(mean, by), by, f"{name}_over_random")]
     return pd.concat(found).reindex(columns=rows.columns)
+
+
+def _chance(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The mean of the random orders."""
+    random = rows[rows["mode"].str.startswith("random")]
+    return random.groupby(by, dropna=False)["value"].mean().reset_index()
 
 
 def difficulty(rows: pd.DataFrame, tier: str) -> pd.DataFrame:

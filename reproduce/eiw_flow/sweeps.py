@@ -171,7 +171,8 @@ def solver_arms(tier: str) -> list[Arm]:
     for depth, reduction in sizes:
         changes = {
             f"{_NET}.order_args.solver_depth": depth,
-            f"{_NET}.order_args.reduction": reduction,
+            # 4 is what the YAML's null stands for here: that cell is every target's
+            f"{_NET}.order_args.reduction": None if reduction == 4 else reduction,
         }
         made = arm(data, "eiw", *recipe(tier, data), changes=changes)
         found.append(replace(made, axes={"depth": depth, "reduction": reduction}))
