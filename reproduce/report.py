@@ -340,7 +340,9 @@ def _shown(section: Section) -> dict[str, Any]:
         "section": section,
         "figure": section.figure if section.figure and section.figure.is_file() else None,
         "table": _table(table),
-        "definitions": named_in(target.paper, table["metric"].unique() if len(table) else ()),
+        "definitions": named_in(
+            target.paper, table["metric"].dropna().unique() if len(table) else ()
+        ),
         "claims": _claims(section),
         "cost": _cost([section]),
     }
