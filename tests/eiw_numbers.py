@@ -27,8 +27,9 @@ TARGETS = {t.id: t for file in FILES for t in file.TARGETS if not t.not_run}
 
 # what several cells or marks together show, which no evaluator gives
 DERIVED = {
-    "over_identity", "over_random", "order_entropy", "difficulty", "gain_rise", "excess", "harm",
-    "jumps", "least_gap", "least_gap_std", "gain", "least_growth", "least_growth_std", "most_std",
+    "over_identity", "over_random", "order_entropy", "order_entropy_over_random", "order_shape",
+    "order_shape_over_random", "difficulty", "gain_rise", "excess", "harm", "jumps", "least_gap",
+    "least_gap_std", "gain", "least_growth", "least_growth_std", "most_std",
 }  # fmt: skip
 _GUIDED = ("kl_", "H_Q_", "Q_P_", "logits_moved_", "mass_")
 _LEARNED = ("eiw", "eiw_snapshot", "param", "ste")

@@ -66,7 +66,8 @@ def _order(metric, at, s):
         more = {"identity": 0.1, "reverse": 0.1, "random": 0.05, "ste": -0.05}
         return 3 + s * (more | {"oracle_entropy": -0.1, "anti_oracle": 0.1}).get(mode, 0.0)
     follows = {"eiw": 0.6, "oracle_entropy": 0.9, "anti_oracle": -0.9}
-    return s * follows.get(mode, 0.0) if metric.startswith("order_entropy") else None
+    aligned = metric.startswith(("order_entropy", "order_shape"))
+    return s * follows.get(mode, 0.0) if aligned else None
 
 
 def _difficulty(metric, at, s):
@@ -103,9 +104,9 @@ def _entropy(metric, at, s):
 
 
 def _growth(metric, at, s):
-    if metric.endswith("_std"):
+    if metric.endswith("_std_knn"):
         return 1.3 + 0.02 * int(metric[8]) if s == 1 else 1.6 - 0.02 * int(metric[8])
-    return s * int(metric[-1]) if metric.startswith("E2") else None
+    return s * int(metric[8]) if metric.startswith("E2") else None
 
 
 def _information(metric, at, s):

@@ -12,18 +12,18 @@ _DENSE = "eiw_flow_dense"
 _GLOW: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {"digits": tuned(20, steps=1, hidden=8), "noise": tuned(20, steps=1, hidden=8)},
     "small": {
-        "digits": tuned(1000, steps=4, hidden=32),
-        "noise": tuned(1000, steps=4, hidden=32),
-        "mnist16": tuned(1000, steps=4, hidden=32),
-        "tiny16": tuned(1000, steps=4, hidden=32),
-        "cifar16": tuned(1000, steps=4, hidden=32),
+        "digits": tuned(1500, steps=4, hidden=32),
+        "noise": tuned(1500, steps=4, hidden=32),
+        "mnist16": tuned(1500, steps=4, hidden=32),
+        "tiny16": tuned(1500, steps=4, hidden=32),
+        "cifar16": tuned(1500, steps=4, hidden=32),
     },
     "gpu": {
-        "digits": tuned(1000, steps=4, hidden=32),
+        "digits": tuned(1500, steps=4, hidden=32),
         "mnist16": tuned(5000, steps=8, hidden=64),
         "tiny16": tuned(5000, steps=8, hidden=64),
         "cifar16": tuned(5000, steps=8, hidden=64),
-        "noise": tuned(1000, steps=4, hidden=32),
+        "noise": tuned(1500, steps=4, hidden=32),
         "cifar32": tuned(20_000, steps=8, hidden=128),
     },
 }

@@ -31,7 +31,7 @@ def lambda_arms(tier: str) -> list[Arm]:
             f"{_NET}.order_args.detach": detach,
         }
         if optimizer == "sgd":
-            changes["model.init_args.lr"] = 0.02
+            changes |= {"model.init_args.lr": 0.02, "model.init_args.fine_tune_lr": 0.002}
         axes = {
             "backbone": backbone,
             "optimizer": optimizer,
