@@ -98,6 +98,9 @@ def stretch(ax: Any, values: Iterable[float], linear: float, upright: bool = Fal
     powers = [linear * 10.0**k for k in range(int(np.ceil(np.log10(most / linear))) + 1)]
     shown = [*(-p for p in reversed(powers)), 0.0, *powers]
     limits = ax.get_ylim() if upright else ax.get_xlim()
+    # the room that a linear axis leaves at its ends is none on this one
+    limits = [v * 1.3 if abs(v) > linear else v for v in limits]
+    (ax.set_ylim if upright else ax.set_xlim)(limits)
     shown = [v for v in shown if limits[0] <= v <= limits[1]]
     ticks(shown, [f"{v:g}" for v in shown])
     ax.minorticks_off()

@@ -110,7 +110,8 @@ def ks(seen: Observed, records: list[dict[str, Any]]) -> Any:
                 spot(ax, y + shift, standard, colour, markerfacecolor="white")
         for value in paper.values():
             ax.axvline(value, color=_SECOND, linestyle=":", linewidth=1.4)
-        ax.set(xlim=(0, 1), xlabel="D: greatest distance from the distribution of N(0, 1)")
+        ax.set(xscale="log", xlabel="D: greatest distance from the distribution of N(0, 1)")
+        ax.set_xlim(None, 1)
         ax.set_title(f"{'First' if k == 1 else 'Second'} split")
         _named(ax, arms)
     values = ", ".join(f"{MODES[mode]} {value:g}" for mode, value in paper.items())

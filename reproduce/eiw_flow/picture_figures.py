@@ -13,7 +13,7 @@ from reproduce.tables import Observed
 __all__ = ["pictures", "quality"]
 
 _MODES = {"identity": MODES["identity"], "random-0": "random", "eiw": MODES["eiw"]}
-_TINTS = {"identity": COLOURS[6], "random-0": GREY, "eiw": COLOURS[0]}
+_TINTS = {"identity": GREY, "random-0": COLOURS[2], "eiw": COLOURS[0]}
 _METRICS = {
     "fd_classifier": ("to training images", "o", -0.13),
     "fd_classifier_held_out": ("to held-out images", "D", 0.13),
@@ -44,7 +44,7 @@ def _distances(ax: Any, rows: pd.DataFrame, data: str) -> None:
             values = numbers(rows, metric, mode=mode)
             spot(ax, i + shift, values, _TINTS[mode], upright=True, marker=marker)
     floor = rows.loc[rows["metric"] == "floor", "value"].mean()
-    ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="two halves of real images")
+    ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="as many real images")
     ax.set_xticks(range(len(_MODES)), list(_MODES.values()))
     ax.set_xlim(-0.5, len(_MODES) - 0.5)
     ax.set_ylim(bottom=0)

@@ -18,6 +18,7 @@ _OPTIMIZERS = {"adamax": "Adamax", "sgd": "SGD"}
 _DETACHED = {"no": (COLOURS[0], "as published"), "yes": (COLOURS[1], "guider input detached")}
 _BEST = {"NF": 1e-3, "CNF": 1e-4}  # Table 6
 _OPTIMUM = "the paper's optimum"
+_WITHIN = f"bands: within {MARGIN} of it"
 
 
 # ------------------------------------------------------------------------------- weights
@@ -37,6 +38,7 @@ def weights(seen: Observed, records: list[dict[str, Any]]) -> Any:
             _bits(ax, one, _BEST[backbone], places, 0.12 * i, colour, label)
         ax.set_title(f"{_BACKBONES[backbone]}, {_OPTIMIZERS[optimizer]}")
     panels[0].set_ylabel("bits/dim of held-out images")
+    panels[0].fill_between([], [], [], color=GREY, alpha=0.3, linewidth=0, label=_WITHIN)
     for detach, (colour, _) in _DETACHED.items():
         for metric, line in (("H_Q_1", "--"), ("H_Q_2", "-")):
             some = rows[(rows["backbone"] == "NF") & (rows["optimizer"] == "adamax")]
@@ -100,7 +102,7 @@ def _bits(
     if best in bits.index:
         ax.axhspan(
             bits[best] - MARGIN, bits[best] + MARGIN, color=colour, alpha=0.12, linewidth=0,
-            zorder=0, label=f"within {MARGIN} of it",
+            zorder=0,
         )  # fmt: skip
 
 
