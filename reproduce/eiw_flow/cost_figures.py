@@ -96,7 +96,7 @@ _EXACT = 1e-17  # where an error of zero is drawn
 
 
 def inversion(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    """Left: errors of round trips. Right: how far a solver as wide as the published ones saturates."""
+    """Left: errors of round trips. Right: how far solvers of the published widths saturate."""
     rows = seen.rows
     modes = list(dict.fromkeys(rows["mode"]))
     fig, (left, right) = figure(1, 2, height=3.4, width=4.8)
@@ -126,7 +126,7 @@ def inversion(seen: Observed, records: list[dict[str, Any]]) -> Any:
     right.plot([], [], "o", color=_RED, label="probabilities that are exactly 0")
     right.plot([], [], "s", color=_BLUE, label="kept channels that vanilla keeps too")
     right.axvline(0.5, color="black", linestyle=":", linewidth=0.9)
-    right.set(xlim=(-0.03, 1.03), xlabel="share", title="The solver of the published widths, at its start")
+    right.set(xlim=(-0.03, 1.03), xlabel="share", title="Solvers of the published widths")
     named_rows(right, labels)
     right.set_ylim(1.7, -0.7)
     below(fig, left, right)
