@@ -15,8 +15,9 @@ from typing import Any
 from lightning_modules import stopping
 
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = [
     "Diverged",
@@ -136,10 +137,17 @@ def load_whole(path: str | Path) -> Any:
     raise ValueError(f"{path} is damaged: {bad}")
 
 
-class EMA(EMAWeightAveraging):
+class EMA(WeightAveraging):
     """Exponential moving average of the parameters; buffers are taken as they are.
 
-    Averaging buffers turns a permutation or a counter into something that is neither.
+    Averaging buffers turns a permutation or a counter into something that is neither. All
+    parameters are averaged in one call, and one that stands still is its own average exactly.
+
+    Args:
+        decay: share that an update leaves of the average.
+        update_every_n_steps: updates between two, counted from the first.
+        device: where the averages are kept; with the model, without one.
+        use_buffers: refused if true.
     """
 
     def __init__(
@@ -151,12 +159,23 @@ class EMA(EMAWeightAveraging):
     ) -> None:
         if use_buffers:
             raise ValueError("EMA over buffers corrupts integer buffers: leave use_buffers false")
+        if update_every_n_steps < 1:
+            raise ValueError(
+                f"update_every_n_steps must be at least 1, not {update_every_n_steps}"
+            )
         super().__init__(
-            device=device,
-            use_buffers=False,
-            decay=decay,
-            update_every_n_steps=update_every_n_steps,
+            device=device, use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay)
         )
+        self.update_every_n_steps = update_every_n_steps
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        # Lightning made the averages before the module was moved to its device. Their count stays
+        # behind: it is looked at in every update, for which the host would wait
+        if self._device is None:
+            self._average_model.module.to(pl_module.device)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
     def averaged(self) -> dict[str, Tensor]:
         """State dict with averaged parameters."""

@@ -1,8 +1,8 @@
 """What a tier costs before anyone starts it: parameters, FLOPs per update, and a price.
 
-Models are built on the meta device: shapes without memory, and no data is read. A DataModule takes
-part by ``example_batch(n=None)``: what its training loader yields, a tensor or a tuple of tensors
-with ``n`` rows, or as many as an update takes, without reading data.
+Models are built on the meta device: shapes without memory, and no data is read. A part of a model
+tells more of itself by ``parts()``, the number of its parameters by what they are for, and by
+``from_files()``, the number of weights, by name, that it reads and never trains.
 """
 
 import json
@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reproduce.cells import Cell, expand, override, without_paths
+from reproduce.cells import Cell, expand, without_paths
 from reproduce.errors import RequestError
+from reproduce.flops import Update, build_on, training_flops
 from reproduce.forecast import Costs
 from reproduce.progress import duration
 from reproduce.records import Store
 from reproduce.target import Target
 
-__all__ = ["Model", "Training", "estimate", "models", "training_flops"]
+__all__ = ["Model", "Training", "estimate", "models"]
 
 ASSUMED = 1e12  # FLOP/s where neither the records nor the user tell more
 
@@ -33,29 +34,34 @@ _COST_NOTHING = {
 
 @dataclass
 class Training:
-    """Cells that train one model at the same cost.
+    """Cells that train one model at the same cost, which is 0 where nothing is trained."""
 
-    ``flops`` are those of one update on a batch of ``rows``; both are 0 where nothing is trained.
-    """
-
-    flops: int
-    rows: int
+    update: Update
     updates: int
     cells: list[Cell] = field(default_factory=list)
 
     @property
     def each(self) -> int:
         """FLOPs of one cell."""
-        return self.flops * self.updates
+        before = self.update.before
+        rest = self.updates - sum(n for _, n in before)
+        return sum(flops * n for flops, n in before) + self.update.flops * rest
 
 
 @dataclass
 class Model:
-    """One architecture: its classes, its trainable and frozen parameters, and who trains it."""
+    """One architecture: its classes, its trainable and frozen parameters, and who trains it.
+
+    Attributes:
+        parts: (depth, name, number of parameters) of its parts and of theirs.
+        files: numbers of weights, by name, that are read from files and never trained.
+    """
 
     name: str
     trainable: int
     frozen: int
+    parts: list[tuple[int, str, int]]
+    files: dict[str, int]
     trainings: list[Training] = field(default_factory=list)
 
     @property
@@ -108,20 +114,36 @@ def _lines(
     yield f"{model.name}: {model.axes}"
     yield f"  trainable parameters  {model.trainable:,}"
     if more := model.trainable - first.trainable:
-        share = f"{100 * more / first.trainable:.4f} %"
+        share = f"{100 * abs(more) / first.trainable:.4f} %"
         yield f"  than the first such   {abs(more):,} {'more' if more > 0 else 'less'} = {share}"
     if model.frozen:
         yield f"  frozen parameters     {model.frozen:,}"
+    for depth, name, count in model.parts:
+        yield f"{'    ' + '  ' * depth + name:26}{'  ' * depth}{count:,}"
+    for name, count in model.files.items():
+        yield f"  frozen, from a file   {count:,} ({name})"
     for training in model.trainings:
         users = dict.fromkeys(t for cell in training.cells for t in asked[cell.name])
         if training.updates:
-            yield f"  FLOPs per update      {training.flops:,} (batch of {training.rows:,})"
-            yield f"  updates               {training.updates:,}"
+            yield from _work(training)
             yield f"  cells                 {len(training.cells)} of {', '.join(users)}"
             yield f"  FLOPs in all          {training.each * len(training.cells):.4g}"
         else:
             yield f"  cells, untrained      {len(training.cells)} of {', '.join(users)}"
         yield f"  price                 {price.of([training])}"
+
+
+def _work(training: Training) -> Iterator[str]:
+    one = training.update
+    noun = "image" if one.images else "sample"
+    stages = [*one.before, (one.flops, training.updates - sum(n for _, n in one.before))]
+    for i, (flops, updates) in enumerate(stages, 1):
+        which = f" in stage {i}" if len(stages) > 1 else ""
+        yield f"  FLOPs per update      {flops:,} (batch of {one.rows:,}){which}"
+        yield f"  {f'FLOPs per {noun}':20}  {round(flops / one.rows):,}"
+        yield f"  updates               {updates:,}"
+    if len(training.cells) > 1:
+        yield f"  FLOPs of a run        {training.each:.4g}"
 
 
 @dataclass(frozen=True)
@@ -152,9 +174,10 @@ class _Price:
             speed = self.flops or ASSUMED
             how = "" if self.flops else " (assumed: --flops states yours)"
             seconds = sum(to_train) / speed
-            parts.append(
-                f"{_time(seconds)} for {_many(len(to_train), 'cell')} at {speed:g} FLOP/s{how}"
-            )
+            cells = _many(len(to_train), "cell")
+            if len(to_train) > 1 and len(set(to_train)) == 1:
+                cells += f", {_time(to_train[0] / speed)} each,"
+            parts.append(f"{_time(seconds)} for {cells} at {speed:g} FLOP/s{how}")
         if untrained:
             parts.append(f"nothing to train in {_many(untrained, 'cell')}")
         return "; ".join(parts)
@@ -185,19 +208,28 @@ def models(cells: Iterable[Cell]) -> list[Model]:
     found: dict[Any, Model] = {}
     for alike in _with_progress(list(builds.values())):
         config, trains = alike[0].config, alike[0].updates[-1] > 0
-        built = _build(config, "meta")
+        built = build_on(config, "meta")
         parameters = dict(built.model.named_parameters())
         shapes = tuple((k, p.shape, p.requires_grad) for k, p in parameters.items())
         modules = tuple((name, type(module)) for name, module in built.model.named_modules())
-        counts = {True: 0, False: 0}
-        for p in parameters.values():
-            counts[p.requires_grad] += p.numel()
-        name = " with ".join(_classes(config["model"]))
-        model = found.setdefault((modules, shapes), Model(name, counts[True], counts[False]))
-        flops, rows = training_flops(built, config) if trains else (0, 0)
+        trainable = {k for k, p in parameters.items() if p.requires_grad}
+        update = training_flops(built, config) if trains else Update()
+        # what is frozen but in its own update, as a discriminator, has got a gradient there
+        trainable |= {k for k, p in built.model.named_parameters() if p.grad is not None}
+        count = sum(parameters[k].numel() for k in trainable)
+        model = found.setdefault(
+            (modules, shapes),
+            Model(
+                " with ".join(_classes(config["model"])),
+                count,
+                sum(p.numel() for p in parameters.values()) - count,
+                _parts(built.model),
+                _files(built.model),
+            ),
+        )
         for cell in alike:
-            key = (flops, rows, cell.updates[-1])
-            same = [t for t in model.trainings if (t.flops, t.rows, t.updates) == key]
+            key = (update, cell.updates[-1])
+            same = [t for t in model.trainings if (t.update, t.updates) == key]
             if not same:
                 same = [Training(*key)]
                 model.trainings += same
@@ -205,86 +237,25 @@ def models(cells: Iterable[Cell]) -> list[Model]:
     return list(found.values())
 
 
-def training_flops(built: Any, config: Mapping[str, Any]) -> tuple[int, int]:
-    """(FLOPs of one update, rows of its batch) of what ``build`` made on the meta device.
-
-    Nothing is computed, unless the numbers themselves decide what is, as in an adaptive solver:
-    then two rows are, on the CPU, and scaled to the batch.
-    """
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    try:
-        with torch.device("meta"):
-            batch = built.datamodule.example_batch()
-            return _count(built, batch), _rows(batch)
-    except (RuntimeError, NotImplementedError):  # what has no form there may have a fake one
-        pass
-    try:
-        # fake tensors have no memory either, and there are random generators for their device
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            built.model.to_empty(device="cpu")
-            batch = built.datamodule.example_batch()
-            return _count(built, batch), _rows(batch)
-    except RuntimeError:
-        built = _build(config, "cpu")
-        rows = _rows(built.datamodule.example_batch())
-        return round(_count(built, built.datamodule.example_batch(2)) * rows / 2), rows
+def _parts(model: Any) -> list[tuple[int, str, int]]:
+    """Of each child with parameters, where there are several, and of what a child tells of."""
+    found = []
+    counts = {k: sum(p.numel() for p in c.parameters()) for k, c in model.named_children()}
+    several = sum(n > 0 for n in counts.values()) > 1
+    for name, child in model.named_children():
+        if several and counts[name]:
+            found.append((0, name, counts[name]))
+        told = child.parts() if hasattr(child, "parts") else {}
+        found += [(int(several), part, n) for part, n in told.items()]
+    return found
 
 
-def _count(built: Any, batch: Any) -> int:
-    """FLOPs of one training step, forward and backward."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = built.model
-    model.trainer = built.trainer
-    model.log = model.log_dict = lambda *args, **kwargs: None  # they ask for a running loop
-    if not model.automatic_optimization:
-        model.optimizers = lambda: (_Still(), _Still())  # a generator's and its judge's
-        model.manual_backward = lambda loss: loss.backward()
-    if hasattr(model, "settle"):  # an update as most are, not as the first ones
-        model.settle()
-    # the CPU's fused attention counts as nothing; the plain one is matrix products
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        outputs = model.training_step(batch, 0)
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if model.automatic_optimization:
-            loss.backward()
-    return counter.get_total_flops()
-
-
-class _Still:
-    """An optimizer that leaves everything as it is."""
-
-    def zero_grad(self) -> None: ...
-
-    def step(self) -> None: ...
-
-    @property
-    def optimizer(self) -> "_Still":
-        return self
-
-
-def _rows(batch: Any) -> int:
-    return len(batch[0] if isinstance(batch, list | tuple) else batch)
-
-
-def _build(config: Mapping[str, Any], device: str) -> Any:
-    """``model``, ``datamodule`` and ``trainer`` of a config, whatever machine it asks for."""
-    import torch
-
-    from reproduce.training import build, one_line
-
-    config = override(dict(config), {})
-    config["trainer"] |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    config["trainer"] |= {"precision": "32-true", "logger": False, "enable_progress_bar": False}
-    try:
-        with torch.device(device):
-            return build(config)
-    except Exception as error:
-        name = config["model"]["class_path"]
-        raise RequestError(f"cannot build {name}: {one_line(error)}") from error
+def _files(model: Any) -> dict[str, int]:
+    """What any part tells of; such a part need not be a module."""
+    found: dict[str, int] = {}
+    for part in [*dict(model.named_children()).values(), *vars(model).values()]:
+        found |= part.from_files() if hasattr(part, "from_files") else {}
+    return found
 
 
 def _costly(node: Any) -> Any:

@@ -35,6 +35,7 @@ def named(call: str) -> Callable[..., Any]:
 
 
 _STATISTICAL = ("small", "gpu", "paper")
+_STATISTICS = ("slope", "spearman")
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,20 @@ class Order(Claim):
 
 @dataclass(frozen=True)
 class Trend(Claim):
-    """``metric`` rises (``sign=+1``) or falls along ``axis``, by slope or rank correlation."""
+    """``metric`` rises (``sign=+1``) or falls along ``axis``.
+
+    ``statistic`` is ``slope`` or ``spearman``, the rank correlation; any other is a ValueError.
+    """
 
     metric: str = ""
     axis: str = ""
     sign: int = 1
     statistic: str = "slope"
+
+    def __post_init__(self) -> None:
+        if self.statistic not in _STATISTICS:
+            known = " or ".join(_STATISTICS)
+            raise ValueError(f"{self.slug}: statistic {self.statistic!r} is not {known}")
 
 
 @dataclass(frozen=True)

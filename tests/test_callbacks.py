@@ -111,6 +111,20 @@ def test_ema_over_buffers_is_refused():
         EMA(use_buffers=True)
 
 
+def test_ema_that_never_averages_is_refused():
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        EMA(update_every_n_steps=0)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_averages_follow_the_module_to_its_device(device):
+    model, ema = Tiny(), EMA(device=device)
+    ema.setup(None, model, "fit")
+    model.to("meta")  # any other device
+    ema.on_fit_start(None, model)
+    assert all(v.is_meta == (device is None) for v in ema.averaged().values())
+
+
 def test_ema_updates_every_n_steps(tmp_path):
     watch, ema = Watch(), EMA(decay=0.5, update_every_n_steps=4)
     fit(tmp_path, 8, ema, watch)

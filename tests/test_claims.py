@@ -297,3 +297,8 @@ def test_one_point_has_no_trend():
     claim = Trend("slug", "rises", metric="m", axis="updates")
     got = one(claim, {("a", 100, "m"): [1.0, 2.0, 3.0]}, index="updates")
     assert (got.verdict, got.n) == ("undecided", 0)
+
+
+def test_a_statistic_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="falls: statistic 'rank' is not slope or spearman"):
+        Trend("falls", "It falls", metric="m", axis="updates", statistic="rank")

@@ -89,6 +89,24 @@ def test_how_sure_and_how_varied():
     assert Seen(torch.zeros(4, 1), p[:1]).class_entropy() == 0
 
 
+def test_more_images_take_more_updates(monkeypatch):
+    monkeypatch.setattr(module, "_UPDATES", 300)
+    sizes = (90, 1500, 2000, 2020, 10_000, 50_000, 10**6)
+    assert [module._updates(n) for n in sizes] == [300, 300, 300, 301, 700, 2500, 2500]
+
+
+def test_it_makes_as_many_and_its_rate_falls_to_zero(monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 200)
+    monkeypatch.setattr(module, "_IMAGES", 5)
+    rates, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step",
+        lambda self, *a: rates.append(self.param_groups[0]["lr"]) or step(self, *a),
+    )  # fmt: skip
+    trained()  # 300 images: 30 updates, and 20 more
+    assert rates == pytest.approx([5e-3 * (1 - k / 50) for k in range(50)])
+
+
 @pytest.mark.slow
 def test_it_knows_the_digits(monkeypatch):
     monkeypatch.setattr(module, "_UPDATES", 300)

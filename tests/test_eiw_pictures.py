@@ -20,6 +20,7 @@ from reproduce.eiw_flow.excess import over_controls
 from reproduce.eiw_flow.pictures import PICTURES
 from reproduce.eiw_flow.quality import QUALITY
 from reproduce.evaluators import classifier, ruler
+from reproduce.evaluators.frechet import frechet_distance
 from reproduce.records import SIDECAR_BYTES
 from reproduce.tables import Observed
 from reproduce.target import TIERS, named
@@ -96,9 +97,21 @@ def test_distances_over_those_of_the_controls():
 # --------------------------------------------------------------------------------- quality
 def test_training_images_are_at_no_distance(digits, monkeypatch):
     monkeypatch.setattr(quality_evaluators, "draws", lambda model, n: digits.x_train)
-    got = quality_evaluators.quality(flow(), digits, 100)
+    got = quality_evaluators.quality(flow(), digits, len(digits.x_train))
     assert got["fd_classifier"] < 1e-6 < got["floor"] < 0.2 * got["fd_classifier_held_out"]
     assert got["class_entropy"] == pytest.approx(np.log(10), abs=0.1)
+
+
+def test_the_floor_is_that_of_as_many_real_images(digits):
+    real = quality_evaluators.ruler_of(digits)
+    floors = [real.floor(n) for n in (100, 400, 1600)]
+    assert floors == sorted(floors, reverse=True)
+    assert floors[0] / floors[2] == pytest.approx(16, rel=0.4)  # it falls as 1 / n
+    features, rng = real.train.features, torch.Generator().manual_seed(3)
+    one = [features[torch.randint(len(features), (400,), generator=rng)] for _ in range(20)]
+    mean = np.mean([frechet_distance(x, features) for x in one])
+    assert floors[1] == pytest.approx(mean, rel=0.25)
+    assert real.floor(400) == floors[1]
 
 
 def test_samples_are_the_same_each_time_and_measured_alike(digits):

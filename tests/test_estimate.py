@@ -1,6 +1,7 @@
 """Prices before a run: published parameter counts, FLOPs by hand, nothing allocated."""
 
 import dataclasses
+import math
 
 from datamodules import MixtureData
 
@@ -12,10 +13,12 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from reproduce import estimate as module
+from reproduce import flops as counting
 from reproduce import forecast
 from reproduce.cells import expand
 from reproduce.errors import RequestError
 from reproduce.estimate import estimate, models
+from reproduce.flops import Update
 from reproduce.neural_entropy.transport import EPOCHS, PROFILE
 from reproduce.papers import find
 from reproduce.records import Store, blank
@@ -63,13 +66,18 @@ def custom(name, seed=0):
 
 
 def no_real_model(monkeypatch):
-    build = module._build
+    build = counting.build_on
 
     def only_meta(config, device):
         assert device == "meta"
         return build(config, device)
 
-    monkeypatch.setattr(module, "_build", only_meta)
+    monkeypatch.setattr(module, "build_on", only_meta)
+
+    def no_other(config, device):
+        raise AssertionError("a real model was built")
+
+    monkeypatch.setattr(counting, "build_on", no_other)
 
 
 # ------------------------------------------------------------------------ the paper's own sizes
@@ -84,9 +92,10 @@ def test_ne_epochs_has_the_published_counts_and_flops_by_hand(monkeypatch):
         assert model.name == "NeuralEntropy with MLP"
         assert set(model.axes.split("; ")) == {f"mixture D{dim}", "process vp, vpx, sl"}
         (training,) = model.trainings
-        assert training.flops == mlp_flops(320, dim, (512, 256), 256)
-        assert (training.rows, training.updates, len(training.cells)) == (32, 51_200, 12)
-        assert training.each == 51_200 * training.flops
+        one = training.update
+        assert one.flops == mlp_flops(320, dim, (512, 256), 256)
+        assert (one.rows, training.updates, len(training.cells)) == (32, 51_200, 12)
+        assert training.each == 51_200 * one.flops
 
 
 def test_all_targets_have_a_price_whatever_machine_their_configs_ask_for(store, monkeypatch):
@@ -107,6 +116,8 @@ def test_the_published_flow_is_priced_with_and_without_shuffle(store, monkeypatc
     assert "  trainable parameters  130,647,294\n" in said
     assert "  trainable parameters  130,922,462\n" in said
     assert "  than the first such   275,168 more = 0.2106 %\n" in said
+    assert said.count("      backbone              128,250,894\n") == 2
+    assert said.count("      Shuffle               275,168\n") == 1
 
 
 def test_nothing_is_allocated(monkeypatch):
@@ -114,22 +125,22 @@ def test_nothing_is_allocated(monkeypatch):
     widths = [200_000, 200_000]  # 160 GB of weights
     (model,) = models([cell(**{f"{NET}.widths": widths, "data.init_args.batch_size": 40})])
     assert model.trainable == mlp_parameters(3, widths, 32) > 4e10
-    assert model.trainings[0].flops == mlp_flops(40 * 4, 3, widths, 32)
+    assert model.trainings[0].update.flops == mlp_flops(40 * 4, 3, widths, 32)
 
 
 # ------------------------------------------------------------------------------- FLOPs an update
 def test_flops_are_those_of_a_real_update():
     (model,) = models([cell()])
-    assert model.trainings[0].flops == mlp_flops(32, 3, (64, 32), 32)
-    built = module._build(cell().config, "cpu")
+    assert model.trainings[0].update.flops == mlp_flops(32, 3, (64, 32), 32)
+    built = counting.build_on(cell().config, "cpu")
     real = next(iter(built.datamodule.train_dataloader()))
-    assert model.trainings[0].flops == module._count(built, real)
+    assert model.trainings[0].update.flops == counting._count(built, real)
 
 
 def test_the_batch_is_that_of_an_update():
     changes = ({"data.init_args.batch_size": 16}, {"model.init_args.draws": 8})
     changes = (*changes, {"data.init_args.n_train": 4})
-    got = [models([cell(**c)])[0].trainings[0] for c in changes]
+    got = [models([cell(**c)])[0].trainings[0].update for c in changes]
     rows = [(16, 64), (8, 64), (4, 16)]  # of the data; with draws
     assert [t.rows for t in got] == [r for r, _ in rows]
     assert [t.flops for t in got] == [mlp_flops(r, 3, (64, 32), 32) for _, r in rows]
@@ -159,6 +170,28 @@ class Attention(Toy):
         return scaled_dot_product_attention(q, q, q, is_causal=True).sum()
 
 
+class Staged(Toy):
+    """Two updates on one half of the layer, then on all of it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.judge = nn.Linear(5, 1).requires_grad_(False)
+        self.first, self.automatic_optimization = True, False
+
+    def stages(self):
+        for self.first, updates in ((True, 2), (False, None)):
+            yield updates
+
+    def training_step(self, batch, batch_idx):
+        made = nn.functional.linear(batch, self.layer.weight[: 2 if self.first else 5])
+        self.manual_backward(made.square().mean())
+        if not self.first:
+            self.judge.requires_grad_(True)
+            self.manual_backward(self.judge(made.detach()).mean())
+            self.judge.requires_grad_(False)
+        return made.mean()
+
+
 class Adaptive(Toy):
     def training_step(self, batch, batch_idx):
         loss = self.layer(batch).square().mean()
@@ -169,21 +202,47 @@ def test_a_model_of_any_making_is_counted(monkeypatch):
     no_real_model(monkeypatch)
     (toy,) = models([custom("Toy")])
     # 8 rows: forward and the weights' gradient; that of the data is not asked for
-    assert (toy.name, toy.trainable, toy.trainings[0].flops) == ("Toy", 15, 2 * 2 * 8 * 3 * 5)
+    assert (toy.name, toy.trainable, toy.parts) == ("Toy", 15, [])
+    assert toy.trainings[0].update.flops == 2 * 2 * 8 * 3 * 5
     (frozen,) = models([custom("Frozen")])
     assert (frozen.trainable, frozen.frozen) == (15, 28)
+
+
+def test_each_stage_has_its_price_and_a_judge_is_trained(monkeypatch):
+    no_real_model(monkeypatch)
+    (model,) = models([custom("Staged")])
+    assert (model.trainable, model.frozen) == (15 + 6, 0)
+    (training,) = model.trainings
+    first, last = 2 * 2 * 8 * 3 * 2, 2 * 2 * 8 * 3 * 5 + 2 * 2 * 8 * 5
+    assert training.update == Update(last, 8, False, ((first, 2),))
+    assert training.each == 2 * first + 10 * last
+    assert model.parts == [(0, "layer", 15), (0, "judge", 6)]
 
 
 def test_attention_counts_on_a_cpu_too(monkeypatch):
     no_real_model(monkeypatch)
     (model,) = models([custom("Attention")])
     # two products of 8 x 8 x 5, and four in the gradient
-    assert model.trainings[0].flops == 2 * 2 * 8 * 3 * 5 + 6 * 2 * 8 * 8 * 5
+    assert model.trainings[0].update.flops == 2 * 2 * 8 * 3 * 5 + 6 * 2 * 8 * 8 * 5
 
 
 def test_where_numbers_decide_what_is_computed_a_few_rows_are(monkeypatch):
     (model,) = models([custom("Adaptive")])
-    assert (model.trainings[0].flops, model.trainings[0].rows) == (3 * 2 * 8 * 3 * 5, 8)
+    one = model.trainings[0].update
+    assert (one.flops, one.rows) == (3 * 2 * 8 * 3 * 5, 8)
+
+
+class Hungry(Toy):
+    """It wants a file as soon as it is given numbers."""
+
+    def training_step(self, batch, batch_idx):
+        if batch.is_meta or math.isfinite(float(batch.sum())):
+            raise RuntimeError if batch.is_meta else ValueError("weights.pth is missing")
+
+
+def test_a_model_that_cannot_run_is_one_line():
+    with pytest.raises(RequestError, match=r"^cannot price .*Hungry: .*weights.pth is missing"):
+        models([custom("Hungry")])
 
 
 @pytest.mark.parametrize("n", [None, 3])
@@ -215,18 +274,21 @@ def test_the_page_by_hand(store):
     two = tiny.target(lrs=(1e-3, 2e-3))
     same = tiny.target("tiny-too", lrs=(2e-3,))
     said = estimate([two, same], "smoke", flops * 12 * 2 / 60, store)
+    price = f"60 s for 2 cells, 30 s each, at {flops * 24 / 60:g} FLOP/s"
     assert said.splitlines() == [
         "tier smoke: 1 distinct model in 2 cells",
         "",
         "NeuralEntropy with MLP: lr 0.001, 0.002",
         "  trainable parameters  21,091",
         f"  FLOPs per update      {flops:,} (batch of 8)",
+        f"  FLOPs per sample      {flops // 8:,}",
         "  updates               12",
+        f"  FLOPs of a run        {flops * 12:.4g}",
         "  cells                 2 of tiny, tiny-too",
         f"  FLOPs in all          {flops * 24:.4g}",
-        f"  price                 60 s for 2 cells at {flops * 24 / 60:g} FLOP/s",
+        f"  price                 {price}",
         "",
-        f"in all: {flops * 24:.4g} FLOPs; 60 s for 2 cells at {flops * 24 / 60:g} FLOP/s",
+        f"in all: {flops * 24:.4g} FLOPs; {price}",
         "FLOPs: matrix products and convolutions of training, forward and backward. Time: of one "
         "worker; what is measured after training is in recorded times alone.",
     ]
@@ -247,9 +309,9 @@ def test_recorded_seconds_come_before_an_assumed_speed(store):
     target = tiny.target(lrs=(1e-3, 2e-3), seeds={"smoke": 2})
     first, _, third, _ = expand(target, "smoke")  # seeds outermost
     assumed = "at 1e+12 FLOP/s (assumed: --flops states yours)"
-    assert price([target], "smoke", None, store) == f"1 s for 4 cells {assumed}"
+    assert price([target], "smoke", None, store) == f"1 s for 4 cells, 1 s each, {assumed}"
     record(store, first, 40.0)
-    want = f"80 s for 2 cells, as recorded; 1 s for 2 cells {assumed}"
+    want = f"80 s for 2 cells, as recorded; 1 s for 2 cells, 1 s each, {assumed}"
     assert price([target], "smoke", None, store) == want  # its other seed, no other config
     record(store, third, 20.0)
     assert price([target], "smoke", None, store).startswith("60 s for 2 cells, as recorded;")

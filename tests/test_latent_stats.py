@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-SCALE_FREE = {"hf_ratio", "spectral_entropy", "autocorrelation", "total_variation_standardised"}
+SCALE_FREE = {
+    "hf_ratio", "hf_ratio_centred", "spectral_entropy", "spectral_entropy_centred",
+    "autocorrelation", "total_variation_standardised",
+}  # fmt: skip
 
 
 def noise(*shape, seed=0):
@@ -141,6 +144,9 @@ def test_a_mean_carries_no_signal():
     moved, still = latent_stats(x + offset, sigma=1.0), latent_stats(x, sigma=1.0)
     for key in ("std", "snr", "total_variation", "total_variation_standardised"):
         assert moved[key] == pytest.approx(still[key], rel=1e-9)
+    for key in ("hf_ratio", "spectral_entropy"):  # an offset passes for smoothness
+        assert moved[f"{key}_centred"] == pytest.approx(still[f"{key}_centred"], rel=1e-9)
+        assert moved[key] < 0.3 * still[key] < 0.35 * still[f"{key}_centred"]
     y = standardised(x + offset)
     assert y.mean((0, 2, 3)).abs().max() < 1e-12
     assert torch.allclose(y.std((0, 2, 3), correction=0), torch.ones(3).double())

@@ -11,12 +11,13 @@ import pytest
 import torch
 from jacobians import shaken
 
-from reproduce.cells import expand
+from reproduce.cells import expand, resolve
 from reproduce.claims import judge
 from reproduce.papers import printed, targets
 from reproduce.simflow import evaluators, paired, pixel_evaluators, sampling_evaluators
 from reproduce.simflow.arms import END_TO_END, VARIANTS
-from reproduce.tables import Observed
+from reproduce.simflow.ruler import tiles
+from reproduce.tables import Observed, summary_table
 from reproduce.target import TIERS, Identity, Printed, Trend, Value, named
 
 TARGETS = {t.id: t for t in targets().values() if t.paper == "simflow"}
@@ -90,6 +91,14 @@ def test_every_printed_number_that_is_asked_for_is_there():
         assert asked <= keys, target.id
 
 
+@pytest.mark.parametrize("name", ["sf-headline", "sf-alignment", "sf-variants", "sf-latent"])
+def test_printed_numbers_stand_beside_ours_and_are_called_not_comparable(name):
+    table = summary_table(made_up(TARGETS[name], "small"))
+    shown = table[table["paper"].notna()]
+    assert set(shown["metric"]) == set(TARGETS[name].printed)
+    assert shown["note"].str.startswith("not comparable").all()
+
+
 def test_axes_that_trends_go_along_are_numbers():
     for target in TARGETS.values():
         for claim in target.claims:
@@ -108,23 +117,60 @@ def test_variants_share_what_is_not_their_own():
     assert {n for n in arms if first[n]} == {n for n in arms if n.startswith("frozen")}
 
 
+def the_cell(target, tier, axes):
+    (cell,) = (c for c in expand(TARGETS[target], tier, 1) if dict(c.axes) == axes)
+    return cell
+
+
 @pytest.mark.parametrize("tier", ["smoke", "small", "gpu"])
 def test_targets_share_the_end_to_end_cell(tier):
     home = {"smoke": "digits", "small": "digits", "gpu": "cifar32"}[tier]
-    names = {}
-    for target, axes in (
+    asked = [
         ("sf-variants", {"data": home, "variant": END_TO_END}),
         ("sf-headline", {"data": home, "variant": END_TO_END}),
-        ("sf-robustness", {"vae": "0.5"}),
-        ("sf-latent", {"variant": END_TO_END}),
         ("sf-convergence", {"alignment": "none"}),
         ("sf-variance", {"sigma": "0.5"}),
         ("sf-sampling", {"data": home, "variant": END_TO_END}),
-    ):
-        cells = [c for c in expand(TARGETS[target], tier, 1) if dict(c.axes) == axes]
-        names[target] = [c.name for c in cells]
-    assert len({tuple(v) for v in names.values()}) == 1, names
-    assert len(names["sf-variants"]) == 1
+    ]
+    asked += {
+        "smoke": [("sf-robustness", {"vae": "0.5"})],
+        "gpu": [("sf-robustness", {"vae": "0.5"})],
+        "small": [
+            ("sf-alignment", {"alignment": "none"}),
+            ("sf-stopgrad", {"gradient": "joint"}),
+            ("sf-collapse", {"variance": "fixed"}),
+            ("sf-scale", {"size": "whole"}),
+            ("sf-resolution", {"tokens": 16}),
+        ],
+    }[tier]
+    assert len({the_cell(target, tier, axes).name for target, axes in asked}) == 1
+
+
+def test_shorter_targets_share_theirs():
+    robust = the_cell("sf-robustness", "small", {"vae": "0.5"})
+    assert robust.updates == [1000]
+    assert the_cell("sf-tradeoff", "small", {"lam": 0.1}).name == robust.name
+    assert the_cell("sf-latent", "small", {"variant": END_TO_END}).name == robust.name
+    free = the_cell("sf-collapse", "small", {"variance": "learnable, entropy"})
+    assert the_cell("sf-variance", "small", {"sigma": "learnable"}).name == free.name
+    long = the_cell("sf-scale", "paper", {"size": "XXL"})
+    assert the_cell("sf-alignment", "paper", {"alignment": "none"}).name == long.name
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_run_averages_its_weights(tier):
+    decay = {"smoke": 0.9, "small": 0.99, "gpu": 0.999, "paper": 0.9999}[tier]
+    for target in TARGETS.values():
+        for arm in target.arms(tier):
+            (ema,) = resolve(target, tier, arm, 1).config["trainer"]["callbacks"]
+            assert ema["class_path"] == "lightning_modules.callbacks.EMA"
+            assert ema["init_args"]["decay"] == decay
+
+
+def test_both_densities_transform_their_first_token():
+    """A single block that leaves it alone would lose by that, not by being single."""
+    flows = [a.overrides for a in TARGETS["sf-density"].arms("small")]
+    assert all(f["model.init_args.flow.init_args.start_token"] for f in flows)
 
 
 # -------------------------------------------------------------------------------- evaluators
@@ -147,7 +193,6 @@ def data():
 
 
 def test_evaluators_give_what_the_targets_ask_for(data, monkeypatch):
-    monkeypatch.setattr(evaluators, "_PER_RULE", 12)
     monkeypatch.setattr(sampling_evaluators, "_JUDGED", 12)
     monkeypatch.setattr(sampling_evaluators, "_TURNS", 1)
     monkeypatch.setattr(pixel_evaluators, "_IMAGES", 40)
@@ -157,11 +202,12 @@ def test_evaluators_give_what_the_targets_ask_for(data, monkeypatch):
     uniform, noisy = (small_module(vae=Pixels(1, 2, std=s), **frozen) for s in (None, 0.1))
     given = {}
     calls = {e.call for t in TARGETS.values() for e in t.evaluators}
-    for call in calls - {e.call for e in TARGETS["sf-headline"].evaluators if "many" in e.call}:
+    for call in calls:
         model = latent
         if "pixel" in call:
             model = uniform if call.endswith("density") else noisy
-        few = {"n": 12} if call.endswith((":guidance", ":generation", ":progress")) else {}
+        made = "guidance generation progress few few_along few_guided many"
+        few = {"n": 12} if call.split(":")[1] in made.split() else {}
         given[call] = set(named(call)(model, data, **few))
     for target in TARGETS.values():
         have = set().union(*(given.get(e.call, set()) for e in target.evaluators))
@@ -184,11 +230,57 @@ def test_noise_that_is_added_counts_as_noise(data):
     assert found["sigma"] == pytest.approx(1.3, rel=1e-6)  # 0.5 and 1.2
 
 
+def test_every_image_s_noise_counts_alike(data, monkeypatch):
+    module = small_module(vae=VAE(1, 8, (1, 2), 1, 2, posterior="learnable"))
+    whole = evaluators.latents(module, data)["sigma"]
+    monkeypatch.setattr(evaluators, "_CHUNK", 29)  # 29 and 1
+    assert evaluators.latents(module, data)["sigma"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_spectra_and_entropies_of_each_image_are_kept(data):
+    module = small_module()
+    with torch.no_grad():
+        module.vae.encoder[-1].bias += 3.0
+    found = evaluators.latents(module, data)
+    for suffix in ("", "_centred"):
+        spectrum, entropies = found[f"spectrum{suffix}"], found[f"entropies{suffix}"]
+        assert spectrum.shape == (4, 4)
+        assert spectrum.sum() == pytest.approx(1)
+        assert entropies.shape == (30,)
+        assert entropies.mean() == pytest.approx(found[f"spectral_entropy{suffix}"])
+    assert found["spectrum"][0, 0] > 0.9 > 0.5 > found["spectrum_centred"][0, 0]
+    assert found["spectral_entropy"] < 0.5 < found["spectral_entropy_centred"]
+
+
 def test_no_noise_is_the_reconstruction_itself(data):
     module = small_module()
     curve, alone = evaluators.robustness(module, data), evaluators.reconstruction(module, data)
     assert curve["psnr_0"] == curve["psnr_relative_0"] == alone["psnr"]
     assert curve["drop"] == curve["psnr_0"] - curve["psnr_1"]
+    assert curve["std"] == pytest.approx(evaluators.latents(module, data)["std"], rel=1e-9)
+
+
+def test_the_alignment_s_share_of_the_encoder_s_gradient(data):
+    options = {"alignment_weight": 0.2, "lambda_nf": 0.1}
+    torch.manual_seed(1)
+    module = small_module(
+        alignment=Alignment(16, grid=4, hidden=8, teacher_width=5), align_at=(-1, 0), **options
+    )
+    one = sampling_evaluators.alignment(module, data)["alignment_gradient"]
+    assert one > 0
+    module.hparams.alignment_weight, module.hparams.lambda_nf = 0.4, 0.3
+    twice = sampling_evaluators.alignment(module, data)["alignment_gradient"]
+    assert twice == pytest.approx(one * 2 / 3, rel=1e-5)
+
+
+def test_pictures_of_any_size_fit_into_a_record():
+    colour, large = torch.rand(60, 3, 32, 32) * 2 - 1, torch.full((20, 3, 256, 256), 0.5)
+    assert tiles(colour[:20]).shape == (20, 3, 32, 32)
+    assert tiles(colour).shape == (60, 3, 16, 16)
+    assert tiles(large).shape == (20, 3, 32, 32)
+    assert (tiles(large) == 191).all()
+    odd = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0, float("nan")])
+    assert tiles(odd).tolist() == [0, 0, 128, 255, 255, 0]
 
 
 def test_a_gaussian_that_fits_needs_its_entropy_in_bits():
@@ -240,13 +332,16 @@ def test_ranks_of_the_papers_own_table_agree_by_0_83():
     assert found["psnr_goes_with_gfd"] == pytest.approx(0.83, abs=0.005)
 
 
-def test_the_guided_distance_is_at_the_weight_that_is_best_in_the_mean():
+def test_the_guided_distance_is_at_the_weight_that_is_best_for_the_other_seeds():
+    values = ((1.0, 3.0, 4.0), (5.0, 2.0, 4.0), (5.0, 4.0, 3.5))
     rows = frame(
         [
             ("a", "v", s, f"gfd_classifier_score_deep_{w}", value)
-            for s, values in enumerate(((5.0, 3.0, 4.0), (5.0, 4.0, 2.5)))
-            for w, value in zip(("0.5", "1", "2"), values, strict=True)
+            for s, three in enumerate(values)
+            for w, value in zip(("0.5", "1", "2"), three, strict=True)
         ]
     )
     found = paired.guided(rows, "small").set_index("seed")["value"]
-    assert found.to_dict() == {0: 4.0, 1: 2.5}  # w = 2: 3.25 in the mean, w = 1: 3.5
+    # others' means: (5, 3, 3.75) chooses 1; (3, 3.5, 3.75) chooses 0.5; (3, 2.5, 4) chooses 1
+    assert found.to_dict() == {0: 3.0, 1: 5.0, 2: 4.0}
+    assert paired.guided(rows[rows["seed"] == 0], "paper").empty

@@ -131,14 +131,20 @@ def test_a_stopped_gradient_leaves_the_loss_and_takes_it_from_the_encoder():
     assert gradients(joint, terms[0].nll)[0] > 0
 
 
-def test_a_settled_module_is_past_its_first_updates():
+def test_it_stands_in_each_stage_in_turn_and_is_what_it_was():
     judge = PatchDiscriminator(1, 4, layers=1)
     module = tiny("frozen-vae/fixed", discriminator=judge, discriminator_after=9)
-    assert module.first_stage(0)
+    kept = dict(module.hparams)
+    assert kept["standardise"]
     assert not module._judged(0)
-    module.settle()
-    assert not module.first_stage(0)
-    assert module._judged(0)
+    found = [
+        (n, module.first_stage(0), module._judged(0), module.hparams.standardise)
+        for n in module.stages()
+    ]
+    first = kept["pretrain"]
+    assert found == [(first, True, True, False), (None, False, True, False)]
+    assert dict(module.hparams) == kept
+    assert list(tiny().stages()) == [None]
 
 
 def test_a_stage_is_set_once_and_again_when_it_changes():

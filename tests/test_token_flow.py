@@ -3,6 +3,7 @@
 import math
 
 from lightning_modules.simflow.flow import TokenFlow
+from lightning_modules.simflow.sampling import inverse
 from lightning_modules.simflow.tokens import to_map, to_tokens
 
 import pytest
@@ -158,6 +159,17 @@ class TestLabels:
         y = torch.tensor([2, -1])
         one_hot = torch.eye(4).double()[[2, 3]][:, None]
         torch.testing.assert_close(flow.log_prob(x, y), flow.log_prob(x, one_hot), rtol=0, atol=0)
+
+    def test_no_prompt_is_an_empty_one(self):
+        flow, x = small("prompts", condition="all"), images(2, 6, 2)
+        empty = flow(x, torch.zeros(2, 3, 5).double())
+        assert torch.equal(flow(x).z, empty.z)
+        assert torch.equal(flow(x, torch.full((2,), -1)).z, empty.z)
+        assert not torch.allclose(flow(x, given("prompts")).z, empty.z)
+        z = images(2, 6, 2)
+        assert torch.equal(inverse(flow, z).x, inverse(flow, z, torch.zeros(2, 3, 5).double()).x)
+        with pytest.raises(ValueError, match="conditioned on prompts: give these, not labels"):
+            flow(x, torch.tensor([1, -1]))
 
     def test_only_the_deep_block_sees_it_where_it_is_told_to(self):
         flow, x = small("starflow"), images(2, 6, 2)

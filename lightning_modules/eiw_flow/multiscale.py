@@ -83,6 +83,14 @@ class MultiScale(nn.Module):
         """Dimensions of an input, D = C H W."""
         return int(torch.Size(self.shape).numel())
 
+    def parts(self) -> dict[str, int]:
+        """Numbers of parameters by what they are for."""
+        parts = {
+            "backbone": [self.stacks], "priors": [self.priors, self.last], "Shuffle": [self.orders]
+        }  # fmt: skip
+        found = {k: sum(p.numel() for m in v for p in m.parameters()) for k, v in parts.items()}
+        return {part: n for part, n in found.items() if n}
+
     def forward(
         self, x: Images, noise: Noise | None = None, trace: list[Scale] | None = None
     ) -> Encoding:

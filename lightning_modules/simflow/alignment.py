@@ -19,7 +19,7 @@ from torch.nn import functional as F
 __all__ = ["TEACHERS", "VARIABLE", "Alignment", "conv_teacher", "dinov2_teacher"]
 
 VARIABLE, FILE = "ENTROFLOW_DINOV2", "dinov2_vitb14_pretrain.pth"
-DINOV2_WIDTH, DINOV2_PATCH = 768, 14  # of ViT-B/14
+DINOV2_WIDTH, DINOV2_LAYERS, DINOV2_PATCH = 768, 12, 14  # of ViT-B/14
 TEACHERS = ("conv", "dinov2")
 SMALL = 1e-4  # a token this short has no direction: rounding is all that an even image leaves
 
@@ -90,6 +90,16 @@ class Alignment(nn.Module):
         exact = torch.promote_types(projected.dtype, torch.float32)  # cosines not in bf16
         cos = F.cosine_similarity(projected.to(exact), wanted.to(exact), dim=-1, eps=SMALL)
         return 1 - cos.mean()
+
+    def from_files(self) -> dict[str, int]:
+        """Numbers of a teacher's weights in its file; the conv teacher has none."""
+        if self.teacher != "dinov2":
+            return {}
+        d, tokens = DINOV2_WIDTH, self.grid**2 + 1  # of the class, too
+        # attention and an MLP of ratio 4 with biases; two norms, two scales of branches
+        layer = 12 * d**2 + 9 * d + 6 * d
+        ends = (3 * DINOV2_PATCH**2 + 1) * d + d + tokens * d + 2 * d
+        return {"DINOv2, not in the FLOPs": DINOV2_LAYERS * layer + ends}
 
     @torch.no_grad()
     def features(self, images: Images) -> Float[Tensor, "B T d"]:

@@ -140,9 +140,13 @@ class Block(nn.Module):
     def _prompts(self, y: Tensor) -> Tensor:
         if y.is_floating_point():
             return y
-        classes = self.shape.classes
+        weight, classes = self.proj_in.weight, self.shape.classes
+        if self.shape.prompt:  # of those a label can only say that they are dropped
+            if (y >= 0).any():
+                raise ValueError("this flow is conditioned on prompts: give these, not labels")
+            return weight.new_zeros(len(y), *self.shape.prompt)
         one_hot = F.one_hot(torch.where(y < 0, classes, y), classes + 1)
-        return one_hot[:, None].to(self.proj_in.weight.dtype)
+        return one_hot[:, None].to(weight.dtype)
 
     # --------------------------------------------------------------------------- the network
     def network(

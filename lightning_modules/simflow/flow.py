@@ -12,6 +12,19 @@ from torch import Tensor, nn
 
 __all__ = ["Encoded", "TokenFlow"]
 
+# what the children of a block are counted as (section 4.3)
+_PARTS = {
+    "layers": "layers",
+    "modulation": "adaLN heads",
+    "table": "class tables",
+    "prompt": "prompts",
+    "positions": "positions",
+    "first": "start tokens",
+    "norm": "final norms",
+    "proj_in": "in/out projections",
+    "proj_out": "in/out projections",
+}
+
 Tokens = Float[Tensor, "batch T C"]
 Labels = Int[Tensor, " batch"] | Float[Tensor, "batch P E"] | None
 PerSample = Float[Tensor, " batch"]
@@ -135,6 +148,13 @@ class TokenFlow(nn.Module):
     def dims(self) -> int:
         """Dimensions of a sample, N = T C."""
         return self.shape.tokens * self.shape.channels
+
+    def parts(self) -> dict[str, int]:
+        """Numbers of parameters by what they are for, of all blocks together."""
+        found = dict.fromkeys(_PARTS.values(), 0)
+        for name, weight in self.named_parameters():
+            found[_PARTS[name.split(".")[2]]] += weight.numel()  # blocks.k.child
+        return {part: n for part, n in found.items() if n}
 
     def forward(
         self,

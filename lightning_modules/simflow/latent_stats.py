@@ -16,9 +16,11 @@ from torch import Tensor
 
 __all__ = [
     "autocorrelation",
+    "centred",
     "high_frequency_ratio",
     "latent_stats",
     "power_spectrum",
+    "shares",
     "spectral_entropy",
     "standardised",
     "total_variation",
@@ -47,6 +49,11 @@ def power_spectrum(mu: Latents, block: int = 2**22) -> Float[Tensor, "B H W"]:
     return torch.cat([torch.fft.fft2(p.double()).abs().square().mean(1) for p in parts])
 
 
+def shares(power: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+    """Each frequency's share of its image's power; 0 in an image without any."""
+    return _share(power, power.sum((1, 2), keepdim=True))
+
+
 def high_frequency_ratio(
     power: Float[Tensor, "B H W"], threshold: float | None = None
 ) -> Float[Tensor, " B"]:
@@ -69,7 +76,7 @@ def spectral_entropy(power: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
     1 for power that is equal everywhere. Of white latents it is about ``1 - 0.423 / log(H W)`` at
     one channel, and nearer to 1 the more channels are averaged. Scale-free.
     """
-    p = _share(power, power.sum((1, 2), keepdim=True))
+    p = shares(power)
     return torch.special.entr(p).sum((1, 2)) / math.log(p[0].numel())
 
 
@@ -94,9 +101,17 @@ def total_variation(mu: Latents) -> float:
 
 # ------------------------------------------------------------------ all of them
 @torch.no_grad()
+def centred(mu: Latents) -> Latents:
+    """Each channel without its mean; float64, exactly 0 where it is constant, however rounded."""
+    x = mu.double()
+    constant = x.amax((0, 2, 3), keepdim=True) == x.amin((0, 2, 3), keepdim=True)
+    return (x - x.mean((0, 2, 3), keepdim=True)).masked_fill(constant, 0)
+
+
+@torch.no_grad()
 def standardised(mu: Latents) -> Latents:
     """Each channel with mean 0 and variance 1 over images and places; a constant one is 0."""
-    x = _residuals(mu)
+    x = centred(mu)
     std = x.square().mean((0, 2, 3), keepdim=True).sqrt()
     return (x / std.masked_fill(std == 0, 1)).to(mu.dtype)
 
@@ -113,7 +128,8 @@ def latent_stats(
         threshold: as ``high_frequency_ratio``.
 
     Returns:
-        ``hf_ratio`` and ``spectral_entropy``, means over images; ``autocorrelation``;
+        ``hf_ratio`` and ``spectral_entropy``, means over images, and both ``_centred``: a constant
+        offset of a channel, which is power at frequency 0, taken away before; ``autocorrelation``;
         ``total_variation`` and ``total_variation_standardised``; ``std``, the root of the mean
         variance of a channel; ``mean_abs``, of all values; and, with ``sigma``, ``snr``, the ratio
         ``std^2 / sigma^2``.
@@ -126,11 +142,13 @@ def latent_stats(
         raise ValueError(f"the posterior's standard deviation must be positive, not {sigma:g}")
     if not mu.isfinite().all():
         raise ValueError("latents hold values that are not finite: the model has diverged")
-    power = power_spectrum(mu)
-    variance = float(_residuals(mu).square().mean())
+    rest, power = centred(mu), power_spectrum(mu)
+    variance, alone = float(rest.square().mean()), power_spectrum(rest)
     found = {
         "hf_ratio": float(high_frequency_ratio(power, threshold).mean()),
+        "hf_ratio_centred": float(high_frequency_ratio(alone, threshold).mean()),
         "spectral_entropy": float(spectral_entropy(power).mean()),
+        "spectral_entropy_centred": float(spectral_entropy(alone).mean()),
         "autocorrelation": autocorrelation(mu),
         "total_variation": total_variation(mu),
         "total_variation_standardised": total_variation(standardised(mu)),
@@ -146,16 +164,9 @@ def _neighbours(mu: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _pearson(a: Latents, b: Latents) -> float:
-    a, b = _residuals(a), _residuals(b)
+    a, b = centred(a), centred(b)
     norm = math.sqrt(float(a.square().sum()) * float(b.square().sum()))
     return float((a * b).sum()) / norm if norm else 0.0
-
-
-def _residuals(x: Latents) -> Latents:
-    """float64, each channel without its mean; exactly 0 where it is constant, however rounded."""
-    x = x.double()
-    constant = x.amax((0, 2, 3), keepdim=True) == x.amin((0, 2, 3), keepdim=True)
-    return (x - x.mean((0, 2, 3), keepdim=True)).masked_fill(constant, 0)
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

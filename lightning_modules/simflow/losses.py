@@ -1,6 +1,7 @@
 """What reconstructions are judged by: L1, LPIPS, and a discriminator of patches."""
 
 import hashlib
+import math
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -92,6 +93,12 @@ class LPIPS:
             head = weights[f"lin{k}.model.1.weight"][0]
             total = total + (head * (_unit(one) - _unit(other)).square()).sum(1).mean((1, 2))
         return total
+
+    @staticmethod
+    def from_files() -> dict[str, int]:
+        """Numbers of weights in the files."""
+        files = {"VGG16": VGG16, "heads of LPIPS": HEADS}
+        return {file: sum(map(math.prod, shapes.values())) for file, shapes in files.items()}
 
     def load(self) -> None:
         """Read the files now: before a long run, rather than in its first step."""

@@ -1,8 +1,10 @@
 """A VAE and a flow on its latents, trained together by one loss (arXiv 2512.04084)."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from lightning_modules.callbacks import EMA
 from lightning_modules.distributed import moments
 from lightning_modules.flows import Noise
 from lightning_modules.randomness import step_generator
@@ -16,7 +18,7 @@ from lightning_modules.simflow.losses import (
     hinge_generator,
     reconstruction,
 )
-from lightning_modules.simflow.objective import Terms, psnr
+from lightning_modules.simflow.objective import Terms, psnr, stages
 from lightning_modules.simflow.sampling import Drawn, Sampler, sample
 from lightning_modules.simflow.tokens import to_map, to_tokens
 
@@ -45,7 +47,8 @@ class SimFlow(L.LightningModule):
         flow: of latents of the VAE's shape.
         lambda_nf: weight of the NLL per dimension. One nat costs ``lambda_nf / N``: what is right
             for the 16384 dimensions of the paper (1.0) is far too much for 64.
-        pretrain: updates of a first stage, in which the VAE is trained without the flow.
+        pretrain: updates of a first stage, in which the VAE is trained without the flow; what it
+            leaves are its averages, where weights are averaged.
         train_encoder, train_decoder, train_flow: what the second stage trains.
         extra_noise: standard deviation of noise added to the latents that flow and decoder see in
             the second stage; in units of their own where they are standardised.
@@ -266,9 +269,16 @@ class SimFlow(L.LightningModule):
             return terms.total.detach()
         return terms.total
 
-    def settle(self) -> None:
-        """From now on as after the first stage, and with the discriminator's judgement."""
-        self.hparams.pretrain = self.hparams.discriminator_after = 0
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # a VAE that stays as it is must be the one that is measured, and that the flow sees
+        if 0 < self.hparams.pretrain == self.global_step:
+            for average in (c for c in self.trainer.callbacks if isinstance(c, EMA)):
+                kept = {k: v for k, v in average.averaged().items() if k.startswith("vae.")}
+                self.load_state_dict(kept, strict=False)
+
+    def stages(self) -> Iterator[int | None]:
+        """Updates of each stage, None for the rest; meanwhile an update is as most are in it."""
+        return stages(self.hparams)
 
     def _set_trained(self, first: bool) -> None:
         """Which parts have gradients in this stage; the others get none, rather than zeros."""

@@ -1,12 +1,14 @@
-"""The parts of SimFlow's loss, and what its reconstructions are measured by."""
+"""The parts of SimFlow's loss, its stages, and what its reconstructions are measured by."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Terms", "psnr"]
+__all__ = ["Terms", "psnr", "stages"]
 
 PerSample = Float[Tensor, " batch"]
 
@@ -37,6 +39,21 @@ class Terms:
     @property
     def total(self) -> Tensor:
         return sum(getattr(self, f.name) for f in fields(self))
+
+
+def stages(settings: dict[str, Any]) -> Iterator[int | None]:
+    """The updates of each stage, None for the rest of a run.
+
+    In between a module of these settings makes updates as most of that stage are: judged by a
+    discriminator, the latents' moments known. Afterwards the settings are what they were.
+    """
+    kept = dict(settings)
+    try:
+        for updates in (kept["pretrain"], None) if kept["pretrain"] else (None,):
+            settings.update(pretrain=updates or 0, discriminator_after=0, standardise=False)
+            yield updates
+    finally:
+        settings.update(kept)
 
 
 def psnr(error: PerSample) -> PerSample:

@@ -155,7 +155,7 @@ QUALITY = Target(
     "10,000 beyond) are drawn at temperature 1 from the same noise in every arm. `fd_classifier` "
     "is their squared Frechet distance to the training images on the 64 features of a small "
     "classifier of those images, `fd_classifier_held_out` that to held-out images; it falls with "
-    "the number of images, which is the same in all arms. `floor` is that of two halves of the "
+    "the number of images, which is the same in all arms. `floor` is that of as many draws of the "
     "training images. `sure` is the share of images whose class is given more than 0.9, "
     "`class_entropy` the entropy of the classes' histogram. `excess` is over the distance of the "
     "vanilla or random order of the same seed. FID (against training images, as the printed "

@@ -61,16 +61,16 @@ def quality(model: EIWFlow, data: DensityImages, n: int = 1000) -> dict[str, Any
     """Frechet distance of ``n`` generated images on the features of the small classifier.
 
     ``fd_classifier`` is to all training images, ``fd_classifier_held_out`` to all held-out ones,
-    ``floor`` between two halves of the training images. ``sure`` is the share of images to which
-    the classifier gives a class more than 0.9, ``class_entropy`` the entropy of the histogram of
-    its classes in nats; ``_real`` is said of held-out images.
+    ``floor`` that of ``n`` draws of the training images to all of them. ``sure`` is the share of
+    images to which the classifier gives a class more than 0.9, ``class_entropy`` the entropy of
+    the histogram of its classes in nats; ``_real`` is said of held-out images.
     """
     real, x = ruler_of(data), draws(model, n)
     made = real.net(x / (2**data.bits - 1))
     return {
         "fd_classifier": frechet_distance(made.features, real.train.features),
         "fd_classifier_held_out": frechet_distance(made.features, real.held_out.features),
-        "floor": real.floor,
+        "floor": real.floor(n),
         "images": float(n),
         "sure": made.sure(),
         "sure_real": real.held_out.sure(),

@@ -14,14 +14,20 @@ from lightning_modules import SimFlow
 from lightning_modules.flows import Noise
 from lightning_modules.randomness import step_generator
 from lightning_modules.simflow import Guidance
-from lightning_modules.simflow.latent_stats import latent_stats
+from lightning_modules.simflow.latent_stats import (
+    centred,
+    latent_stats,
+    power_spectrum,
+    shares,
+    spectral_entropy,
+)
 from lightning_modules.simflow.objective import psnr
 
 import torch
 from torch import Tensor
 
 from reproduce.evaluators.frechet import frechet_distance
-from reproduce.simflow.ruler import Ruler, as_bytes, ruler, unit
+from reproduce.simflow.ruler import Ruler, ruler, tiles, unit
 
 __all__ = [
     "LEVELS",
@@ -29,6 +35,8 @@ __all__ = [
     "WEIGHTS",
     "chunks",
     "few",
+    "few_along",
+    "few_guided",
     "generation",
     "guidance",
     "judged",
@@ -43,7 +51,7 @@ __all__ = [
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # the paper's noise levels
 WEIGHTS = (0.5, 1.0, 2.0, 4.0, 10.0)
 RULES = (("linear", "all"), ("linear", "deep"), ("score", "all"), ("score", "deep"))
-_CHUNK, _TILES, _PER_RULE = 250, 40, 500
+_CHUNK, _TILES, _SPECTRA = 250, 20, 2000
 _LN_2PIE = math.log(2 * math.pi * math.e)
 
 
@@ -57,14 +65,16 @@ def chunks(model: SimFlow, data: ClassImages, stream: str) -> Iterator[tuple]:
 
 # ------------------------------------------------------------------------------------ latents
 @torch.no_grad()
-def latents(model: SimFlow, data: ClassImages) -> dict[str, float]:
+def latents(model: SimFlow, data: ClassImages) -> dict[str, Any]:
     """The code: its likelihood under the flow, its noise, and how it looks.
 
     ``nll`` is of the latents that flow and decoder see, nats per dimension, 0.5 ln 2 pi included;
     ``noise_entropy`` that of the noise in them, which no flow can fall below in the mean;
     ``rate`` is the difference, ``nll_se`` the standard error of the first. ``sigma`` is the root
     mean variance of all noise, ``snr`` the means' variance over it. The statistics are those of
-    the means (section 9.6).
+    the means (section 9.6). ``spectrum`` (h, w), in the order of ``fftfreq``, is the mean over
+    images of the share of an image's power at each frequency, ``entropies`` (n,) the spectral
+    entropy of each of the first images; ``_centred`` after each channel has lost its mean.
     """
     nll, entropy, means, variance = [], [], [], []
     for x, y, noise in chunks(model, data, "latents"):
@@ -73,10 +83,14 @@ def latents(model: SimFlow, data: ClassImages) -> dict[str, float]:
         nll.append(-model.encoded(model.noisy(x, noise), y).log_prob / model.dims)
         entropy.append(0.5 * (total.log() + _LN_2PIE).mean((1, 2, 3)))
         means.append(posterior.mean.cpu())
-        variance.append(total.mean().cpu())
+        variance.append(total.mean((1, 2, 3)).cpu())
     nll, entropy = torch.cat(nll).double(), torch.cat(entropy).double()
-    sigma = float(torch.stack(variance).mean().sqrt())
-    found = latent_stats(torch.cat(means), sigma)
+    sigma, mu = float(torch.cat(variance).double().mean().sqrt()), torch.cat(means)
+    found: dict[str, Any] = latent_stats(mu, sigma)
+    for suffix, maps in (("", mu), ("_centred", centred(mu))):
+        power = power_spectrum(maps)
+        found[f"spectrum{suffix}"] = shares(power).mean(0).float().numpy()
+        found[f"entropies{suffix}"] = spectral_entropy(power)[:_SPECTRA].float().numpy()
     return {
         "nll": float(nll.mean()),
         "nll_se": float(nll.std() / math.sqrt(len(nll))),
@@ -120,7 +134,7 @@ def robustness(model: SimFlow, data: ClassImages) -> dict[str, float]:
     """The same at the paper's noise levels, and at levels in units of the means' deviation."""
     known = ruler(data)
     means = torch.cat([model.vae.encode(x).mean.cpu() for x, _, _ in chunks(model, data, "")])
-    std = float(means.var(0).mean().sqrt())
+    std = float(centred(means).square().mean().sqrt())  # as latent_stats has it
     found: dict[str, float] = {"std": std}
     for suffix, scale in (("", 1.0), ("_relative", std)):
         for level in LEVELS:
@@ -162,11 +176,11 @@ def judged(made: Tensor, y: Tensor, known: Ruler) -> dict[str, float]:
     }
 
 
-def generation(model: SimFlow, data: ClassImages, n: int = 1000) -> dict[str, Any]:
+def generation(model: SimFlow, data: ClassImages, n: int = 2000) -> dict[str, Any]:
     """``n`` images, one class after another, without guidance.
 
     ``gfd`` is their Frechet distance to the training images on the small classifier's features,
-    ``floor`` that of two halves of these; ``accuracy`` the share of which the classifier names
+    ``floor`` that of ``n`` draws of these; ``accuracy`` the share of which the classifier names
     the class that was asked for, precision and recall those of torch-fidelity on its features,
     ``is_classifier`` the inception score on its probabilities.
     """
@@ -174,16 +188,16 @@ def generation(model: SimFlow, data: ClassImages, n: int = 1000) -> dict[str, An
     made, y = samples(model, data, n)
     return {
         **judged(made, y, known),
-        "floor": known.floor,
+        "floor": known.floor(n),
         "accuracy_real": known.net.accuracy,
         "is_real": known.held_out.inception_score(),
         "images": float(n),
-        "tiles": as_bytes(made[:_TILES]).numpy(),
+        "tiles": tiles(made[:_TILES]),
     }
 
 
 @torch.no_grad()
-def progress(model: SimFlow, data: ClassImages, n: int = 500) -> dict[str, float]:
+def progress(model: SimFlow, data: ClassImages, n: int = 2000) -> dict[str, float]:
     """Along training: distance and accuracy of ``n`` samples, NLL and PSNR of held-out images."""
     known = ruler(data)
     seen = judged(*samples(model, data, n), known)
@@ -196,11 +210,7 @@ def progress(model: SimFlow, data: ClassImages, n: int = 500) -> dict[str, float
     }
 
 
-few = partial(generation, n=200)
-many = partial(generation, n=10_000)
-
-
-def guidance(model: SimFlow, data: ClassImages, n: int = _PER_RULE) -> dict[str, Any]:
+def guidance(model: SimFlow, data: ClassImages, n: int = 2000) -> dict[str, Any]:
     """The same for each rule, choice of blocks and weight: ``accuracy_score_deep_2`` is at w = 2.
 
     ``finite_<rule>_<blocks>`` is the share of samples at all weights that are numbers throughout.
@@ -208,7 +218,7 @@ def guidance(model: SimFlow, data: ClassImages, n: int = _PER_RULE) -> dict[str,
     known = ruler(data)
     plain, y = samples(model, data, n)
     found = {f"{k}_none": v for k, v in judged(plain, y, known).items()}
-    tiles = [plain]
+    shown = [plain[:10]]
     for rule, blocks in RULES:
         finite = []
         for weight in WEIGHTS:
@@ -217,7 +227,10 @@ def guidance(model: SimFlow, data: ClassImages, n: int = _PER_RULE) -> dict[str,
             tag = f"{rule}_{blocks}_{weight:g}"
             found |= {f"{k}_{tag}": v for k, v in judged(made, y, known).items()}
             if (rule, blocks) == ("score", "deep"):
-                tiles.append(made)
+                shown.append(made[:10])
         found[f"finite_{rule}_{blocks}"] = float(torch.cat(finite).double().mean())
-    shown = torch.cat([as_bytes(made[:10]) for made in tiles])
-    return {**found, "tiles": shown.numpy()}
+    return {**found, "tiles": tiles(torch.cat(shown))}
+
+
+few, many = partial(generation, n=200), partial(generation, n=10_000)
+few_along, few_guided = partial(progress, n=200), partial(guidance, n=200)

@@ -1,80 +1,43 @@
 """The figures of SimFlow's numbers: arms side by side, and curves along what is swept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from reproduce.figures import COLOURS, band, figure
 from reproduce.papers import printed
-from reproduce.plots import GREY, below, describe, numbers, spot, wide
+from reproduce.plots import GREY, below, describe, numbers, spot, strip, wide
+from reproduce.simflow.panels import (
+    DATA,
+    NAMES,
+    arms,
+    arrays,
+    entropies,
+    grid,
+    high_bins,
+    paper_spots,
+    spectra,
+)
 from reproduce.simflow.variants import FLOOR
 from reproduce.tables import Observed
 
 __all__ = [
-    "DATA", "alignment", "collapse", "convergence", "density", "guidance", "latent", "resolution",
+    "alignment", "collapse", "convergence", "density", "guidance", "latent", "resolution",
     "robustness", "sampling", "scale", "stopgrad", "tradeoff", "variance", "variants",
 ]  # fmt: skip
 
-DATA = {
-    "digits": "digits",
-    "mnist16": "MNIST, 16 px",
-    "cifar16": "CIFAR-10, 16 px",
-    "cifar32": "CIFAR-10, 32 px",
-    "imagenet64": "ImageNet, 64 px",
-    "imagenet256": "ImageNet, 256 px",
-    "imagenet512": "ImageNet, 512 px",
-}
-NAMES = {
-    "gfd_classifier": "distance of samples",
-    "rfd_classifier": "distance of reconstructions",
-    "psnr": "PSNR (dB)",
-    "accuracy": "share of the class asked for",
-    "nll": "NLL (nats/dim)",
-    "rate": "rate (nats/dim)",
-    "snr": "signal over noise",
-    "sigma": r"$\sigma$ of the noise",
-    "std": "deviation of the means",
-    "hf_ratio": "share of power at high frequencies",
-    "spectral_entropy": "spectral entropy",
-    "autocorrelation": "correlation of neighbours",
-    "total_variation": "total variation",
-    "total_variation_standardised": "the same, standardised",
-    "alignment": "1 - cos to the teacher",
-    "roundtrip": "round-trip error",
-    "bpd": "bits/dim",
-}
+
+def _paper(seen: Observed, what: str) -> str:
+    """What the paper's marks are called: those of another data set are no measure of ours."""
+    return f"paper: {what}" + ("" if seen.tier == "paper" else ", not comparable")
 
 
 # ------------------------------------------------------------------------------ arms side by side
-def _arms(
-    seen: Observed,
-    axis: str,
-    metrics: Sequence[str],
-    title: str,
-    order: Sequence[str] | None = None,
-    width: float = 2.5,
-) -> tuple[Any, dict[str, Any]]:
-    """A panel for each metric, the values of ``axis`` from top to bottom."""
-    rows = seen.rows
-    values = [v for v in order or rows[axis].drop_duplicates() if (rows[axis] == v).any()]
-    fig, axes = figure(
-        1, len(metrics), height=0.9 + 0.42 * len(values), width=width, squeeze=False, sharey=True
-    )
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        for i, value in enumerate(values):
-            spot(ax, i, numbers(rows, metric, **{axis: value}), COLOURS[i % len(COLOURS)])
-        ax.set_xlabel(NAMES.get(metric, metric))
-        ax.locator_params(axis="x", nbins=5)
-    axes[0][0].set_yticks(range(len(values)), [str(v) for v in values])
-    axes[0][0].set_ylim(len(values) - 0.5, -0.5)
-    fig.suptitle(f"{title}; {describe(rows['seed'].nunique())}", fontsize=9)
-    return fig, dict(zip(metrics, axes[0], strict=True))
-
-
 def collapse(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    fig, panels = _arms(
-        seen, "variance", ("nll", "sigma", "std", "psnr", "gfd_classifier"),
+    metrics = ("nll", "sigma", "std", "psnr", "gfd_classifier", "rate")
+    fig, panels, _ = arms(
+        seen, "variance", [m for m in metrics if m in seen.target.metrics],
         "End to end, with and without a fixed variance",
     )  # fmt: skip
     panels["nll"].axvline(FLOOR, color=GREY, linestyle="--", label="bound of the fixed variance")
@@ -85,48 +48,56 @@ def collapse(seen: Observed, records: list[dict[str, Any]]) -> Any:
 
 
 def stopgrad(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    metrics = ("nll", "psnr", "hf_ratio", "gfd_classifier", "accuracy")
-    return _arms(seen, "gradient", metrics, "The flow's gradient in the encoder")[0]
+    metrics = ("nll", "psnr", "gfd_classifier", "accuracy", "hf_ratio", "hf_ratio_centred")
+    return arms(seen, "gradient", metrics, "The flow's gradient in the encoder")[0]
 
 
 def alignment(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    metrics = ("alignment", "gfd_classifier", "accuracy", "psnr", "nll")
-    return _arms(seen, "alignment", metrics, "Alignment with a frozen teacher")[0]
+    metrics = ("alignment", "nll", "psnr", "gfd_classifier", "accuracy", "hf_ratio")
+    return arms(seen, "alignment", metrics, "Alignment with a frozen teacher")[0]
 
 
 def scale(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    return _arms(seen, "size", ("nll", "gfd_classifier", "accuracy"), "Two sizes of the flow")[0]
+    return arms(seen, "size", ("nll", "gfd_classifier", "accuracy"), "Two sizes of the flow")[0]
 
 
 def resolution(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    metrics = ("roundtrip", "nll", "psnr", "accuracy")
-    fig, panels = _arms(seen, "tokens", metrics, "Four times the tokens")
+    metrics = ("roundtrip", "nll", "psnr")
+    fig, panels, _ = arms(seen, "tokens", metrics, "Four times the tokens")
     panels["roundtrip"].set_xscale("log")
     panels["roundtrip"].axvline(1e-4, color=GREY, linestyle="--", label="tolerance")
+    panels["roundtrip"].set_ylabel("tokens")
     below(fig, panels["roundtrip"])
     return fig
 
 
 def latent(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    """The paper's values as hollow squares where it prints any: of other latents than ours."""
+    """Statistics of the latents, and the spectra and entropies behind them, all seeds together."""
     metrics = (
-        "hf_ratio", "spectral_entropy", "autocorrelation", "total_variation",
-        "total_variation_standardised", "std",
+        "hf_ratio", "spectral_entropy", "autocorrelation", "hf_ratio_centred",
+        "spectral_entropy_centred", "std", "total_variation", "total_variation_standardised",
+        "mean_abs",
     )  # fmt: skip
-    fig, panels = _arms(seen, "variant", metrics, "Statistics of the latents' means", width=2.3)
+    fig, panels, rest = arms(seen, "variant", metrics, "Statistics of the latents' means", more=3)
     order = list(seen.rows["variant"].drop_duplicates())
+    label = _paper(seen, "ImageNet, 16 x 16 x 64 latents")
     for metric, key in seen.target.printed.items():
-        for row in printed("simflow"):
-            if row["key"] == key and row["at"]["variant"] in order:
-                panels[metric].plot(
-                    row["value"], order.index(row["at"]["variant"]) + 0.22, "s", color="black",
-                    markerfacecolor="none", markersize=5, label=_PAPER,
-                )  # fmt: skip
-    below(fig, panels["hf_ratio"])
+        paper_spots(panels[metric], key, "variant", order, label)
+    for suffix, ax, what in (("", rest[0], ""), ("_centred", rest[1], ", centred")):
+        maps = arrays(seen, records, f"latents.spectrum{suffix}", "variant")
+        spectra(ax, maps, order)
+        ax.set_title(f"mean spectrum{what}", fontsize=8)
+        for side in {len(found[0]) for found in maps.values()}:
+            panels[f"hf_ratio{suffix}"].axvline(
+                high_bins(side), color=GREY, linestyle="--", label="white"
+            )
+    entropies(rest[2], arrays(seen, records, "latents.entropies", "variant"), order)
+    modes = [r for r in printed("simflow") if r["key"] == "latent/mode of spectral entropy"]
+    label = _paper(seen, "mode of the density")
+    for value in sorted({r["value"] for r in modes}):
+        rest[2].axvline(value, color="black", linestyle=":", linewidth=1, label=label)
+    below(fig, rest[0], panels["hf_ratio"], rest[2])
     return fig
-
-
-_PAPER = "paper: ImageNet, 16 x 16 x 64 latents, not comparable"
 
 
 def density(seen: Observed, records: list[dict[str, Any]]) -> Any:
@@ -148,29 +119,35 @@ def density(seen: Observed, records: list[dict[str, Any]]) -> Any:
 
 
 def variants(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    """A row for each data set: samples, class, reconstructions, and the two against each other."""
+    """Two rows for each data set: samples, class, reconstructions, how they go together, tiles."""
     from reproduce.simflow.arms import VARIANTS
 
+    label = _paper(seen, "ImageNet 256")
+    names, tiles = list(VARIANTS), arrays(seen, records, "generation.tiles", "data", "variant")
     sets = [d for d in DATA if (seen.rows["data"] == d).any()]
-    metrics = ("gfd_classifier", "accuracy", "psnr", "rate")
-    fig, axes = figure(len(sets), len(metrics) + 1, height=2.6, width=2.9, squeeze=False)
-    for line, data in zip(axes, sets, strict=True):
-        rows = seen.rows[seen.rows["data"] == data]
-        for ax, metric in zip(line, metrics, strict=False):
-            for i, variant in enumerate(VARIANTS):
+    fig, axes = grid(6 * len(sets), height=2.3, width=3.5)
+    for k, data in enumerate(sets):
+        rows, panels = seen.rows[seen.rows["data"] == data], axes[6 * k : 6 * k + 6]
+        for j, metric in enumerate(("gfd_classifier", "accuracy", "psnr", "rate")):
+            ax = panels[j]
+            for i, variant in enumerate(names):
                 spot(ax, i, numbers(rows, metric, variant=variant), COLOURS[i])
-            ax.set_ylim(len(VARIANTS) - 0.5, -0.5)
-            ax.set_yticks(range(len(VARIANTS)), list(VARIANTS) if ax is line[0] else [])
+            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.set_yticks(range(len(names)), [] if j % 3 else names)
             ax.set_xlabel(NAMES[metric])
         floor = rows.loc[rows["metric"] == "floor", "value"].mean()
-        line[0].axvline(floor, color=GREY, linestyle="--", label="two halves of real images")
-        line[0].set_xlim(left=0)
-        line[0].set_title(DATA[data], loc="left")
-        for i, variant in enumerate(VARIANTS):
+        panels[0].axvline(floor, color=GREY, linestyle="--", label="as many real images")
+        panels[0].set_xlim(left=0)
+        panels[0].set_title(DATA[data], loc="left")
+        paper_spots(panels[2], "variants/PSNR", "variant", names, label)
+        for i, variant in enumerate(names):
             x, y = (numbers(rows, m, variant=variant).mean() for m in ("psnr", "gfd_classifier"))
-            line[-1].plot(x, y, "o", color=COLOURS[i])
-        line[-1].set(xlabel=NAMES["psnr"], ylabel=NAMES["gfd_classifier"])
-    below(fig, axes[0][0])
+            panels[4].plot(x, y, "o", color=COLOURS[i])
+        panels[4].set(xlabel=NAMES["psnr"], ylabel=NAMES["gfd_classifier"])
+        shown = {v: tiles[data, v][0][:10] for v in names if (data, v) in tiles}
+        tiled = [(variant, list(found)) for variant, found in shown.items()]
+        strip(panels[5], tiled, "a sample of each class")
+    below(fig, axes[0], axes[2])
     fig.suptitle(
         f"From frozen to end to end; {describe(seen.rows['seed'].nunique())}\n"
         "squared Frechet distances on a small classifier's features, not comparable with FID",
@@ -192,6 +169,9 @@ def tradeoff(seen: Observed, records: list[dict[str, Any]]) -> Any:
     for ax, metric in zip(axes, ("psnr", "rate", "snr", "gfd_classifier"), strict=True):
         _along(ax, seen, metric, "lam", COLOURS[0], "mean and range of seeds")
         ax.set(xscale="log", xlabel=r"$\lambda$ of the NLL per dimension", ylabel=NAMES[metric])
+        values = sorted(seen.rows["lam"].unique())
+        ax.set_xticks(values, [f"{v:g}" for v in values])
+        ax.minorticks_off()
     below(fig, axes[0])
     return fig
 
@@ -199,8 +179,8 @@ def tradeoff(seen: Observed, records: list[dict[str, Any]]) -> Any:
 def variance(seen: Observed, records: list[dict[str, Any]]) -> Any:
     """Along sigma, with the learnable arm as a line across."""
     fixed = seen.rows[seen.rows["sigma"] != "learnable"]
-    metrics = ("psnr", "gfd_classifier", "accuracy", "rate", "snr")
-    fig, axes = figure(1, len(metrics), height=2.7, width=2.7)
+    metrics = ("psnr", "gfd_classifier", "accuracy", "rate", "snr", "std")
+    fig, axes = grid(len(metrics), height=2.5, width=3.5)
     for ax, metric in zip(axes, metrics, strict=True):
         table = wide(fixed.assign(sigma=fixed["sigma"].astype(float)), metric, "sigma")
         if not table.empty:
@@ -208,14 +188,15 @@ def variance(seen: Observed, records: list[dict[str, Any]]) -> Any:
         free = numbers(seen.rows, metric, sigma="learnable")
         if len(free):
             ax.axhline(free.mean(), color=COLOURS[1], linestyle="--", label="learnable, with H(q)")
-        ax.set(xlabel=r"$\bar\sigma$", ylabel=NAMES[metric])
+        ax.set(xlabel=r"$\bar\sigma$ of the posterior", ylabel=NAMES[metric])
     rows = [r for r in printed("simflow") if r["key"] == "variance/PSNR"]
     twin = axes[0].twinx()
     twin.plot(
         [float(r["at"]["sigma"]) for r in rows], [r["value"] for r in rows], "s:", color="black",
-        markerfacecolor="none", markersize=4, label="paper (right axis), not comparable",
+        markerfacecolor="none", markersize=4, label=f"{_paper(seen, 'ImageNet 256')} (right axis)",
     )  # fmt: skip
     twin.grid(False)
+    twin.spines["right"].set_visible(True)
     below(fig, axes[0], twin)
     fig.suptitle("End to end with each variance; bands: range of seeds", fontsize=9)
     return fig
@@ -240,31 +221,50 @@ def robustness(seen: Observed, records: list[dict[str, Any]]) -> Any:
         found = {
             float(row["key"].split("_")[1]): row["value"]
             for row in printed("simflow")
-            if row["key"].startswith("robustness/PSNR") and row["at"]["vae"] == vae
+            if row["key"].startswith("robustness/PSNR") and str(row["at"]["vae"]) == str(vae)
         }
         axes[2].plot(list(found), list(found.values()), "s:", color=colour, markersize=4)
     axes[0].set(title="ours", xlabel="noise added", ylabel="PSNR (dB)")
     axes[1].set(title="ours", xlabel="noise in units of the means' deviation")
-    axes[2].set(title="paper, ImageNet 256: not comparable", xlabel="noise added")
+    axes[2].set(title=_paper(seen, "ImageNet 256"), xlabel="noise added")
     below(fig, axes[0])
+    fig.suptitle("Images decoded from means with noise; bands: range of seeds", fontsize=9)
     return fig
 
 
 def convergence(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    fig, axes = figure(1, 4, height=2.7, width=2.9)
     names = {
         "gfd_along": NAMES["gfd_classifier"],
         "accuracy_along": NAMES["accuracy"],
         "nll_along": NAMES["nll"],
         "psnr_along": NAMES["psnr"],
     }
-    for ax, (metric, name) in zip(axes, names.items(), strict=True):
-        for colour, arm in zip(COLOURS, ("none", "REPA-E"), strict=False):
-            label = "SimFlow" if arm == "none" else "with alignment"
+    arms_of = {"none": "SimFlow", "REPA-E": "with alignment"}
+    fig, axes = grid(len(names) + 1, height=2.5, width=3.5)
+    for ax, (metric, name) in zip(axes, names.items(), strict=False):
+        for colour, (arm, label) in zip(COLOURS, arms_of.items(), strict=False):
             _along(ax, seen, metric, "updates", colour, label, alignment=arm)
         ax.set(xlabel="updates", ylabel=name)
+    for colour, arm in zip(COLOURS, arms_of, strict=False):
+        rows = [
+            r for r in printed("simflow")
+            if r["key"] == "convergence/gFID_guided" and r["at"]["alignment"] == arm
+        ]  # fmt: skip
+        at = [r["at"]["updates"] / 1000 for r in rows]
+        axes[-1].plot(at, [r["value"] for r in rows], "s:", color=colour, markersize=4)
+    for row in printed("simflow"):
+        if row["key"] == "others/gFID_guided" and row["at"] in _RIVALS:
+            axes[-1].axhline(row["value"], color=GREY, linestyle="--", linewidth=1)
+            text = f"{row['at']['method']}, {row['value']:.2f}"
+            axes[-1].annotate(text, (800, row["value"]), fontsize=7, ha="right", va="bottom")
+    axes[-1].set(xlabel="thousand updates", ylabel="gFID, guided")
+    axes[-1].set_title("paper: ImageNet 256 on Inception, not comparable", fontsize=8)
     below(fig, axes[0])
+    fig.suptitle("Along training, without guidance; bands: range of seeds", fontsize=9)
     return fig
+
+
+_RIVALS = [{"data": "imagenet256", "method": name} for name in ("STARFlow", "DiT")]
 
 
 def guidance(seen: Observed, records: list[dict[str, Any]]) -> Any:
@@ -291,6 +291,7 @@ def guidance(seen: Observed, records: list[dict[str, Any]]) -> Any:
         ax.set(xlabel="weight w", ylabel=name)
     axes[0].set_yscale("log")
     below(fig, axes[0])
+    fig.suptitle("Samples under guidance; bands: range of seeds", fontsize=9)
     return fig
 
 
@@ -305,20 +306,24 @@ _WAYS = {
 
 
 def sampling(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    fig, axes = figure(1, 4, height=2.6, width=2.8)
+    fig, axes = figure(2, 2, height=2.2, width=4.2, squeeze=False)
     names = {
-        "calls": "network calls",
+        "calls": "network calls of a batch",
         "tokens": "tokens evaluated a sample",
         "ms": "ms a batch of 50",
-        "error": "greatest relative error",
+        "error": "greatest error, relative to the naive inverse",
     }
-    for ax, (metric, name) in zip(axes, names.items(), strict=True):
+    for ax, (metric, name) in zip(axes.flat, names.items(), strict=True):
         for i, way in enumerate(_WAYS):
             values = numbers(seen.rows, f"{metric}_{way}")
-            spot(ax, i, values.clip(lower=1e-9) if metric == "error" else values, COLOURS[i])
-        ax.set_yticks(range(len(_WAYS)), list(_WAYS.values()) if ax is axes[0] else [])
+            spot(ax, i, values[values > 0], COLOURS[i])
+            if len(values) and not (values > 0).any():  # a log axis has no place for it
+                ax.text(0.01, i, "0", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+        ax.set_yticks(range(len(_WAYS)), [] if ax in axes[:, 1] else list(_WAYS.values()))
         ax.set_ylim(len(_WAYS) - 0.5, -0.5)
         ax.set(xlabel=name, xscale="log")
+    axes[1, 1].axvline(1e-4, color=GREY, linestyle="--", label="tolerance")
+    below(fig, axes[1, 1])
     fig.suptitle(
         f"One inverse, found in several ways; {describe(seen.rows['seed'].nunique())}", fontsize=9
     )

@@ -23,6 +23,7 @@ _BASE = "reproduce.simflow.evaluators"
 _SAMPLING = "reproduce.simflow.sampling_evaluators"
 _PIXELS = "reproduce.simflow.pixel_evaluators"
 
+_BEYOND = ("small", "gpu", "paper")
 SEEDS = {"smoke": 1, "small": 5, "gpu": 3, "paper": 1}
 
 
@@ -39,9 +40,15 @@ GENERATION = (
     _last("generation", f"{_BASE}:generation", "small"),
     _last("generation", f"{_BASE}:many", "gpu", "paper"),
 )
-# the same along training, with fewer images
-PROGRESS = Evaluator("progress", 1, f"{_BASE}:progress", data="ClassImages")
-GUIDANCE = _last("guidance", f"{_BASE}:guidance")
+# the same along training, without pictures
+PROGRESS = (
+    Evaluator("progress", 1, f"{_BASE}:few_along", data="ClassImages", tiers=("smoke",)),
+    Evaluator("progress", 1, f"{_BASE}:progress", data="ClassImages", tiers=_BEYOND),
+)
+GUIDANCE = (
+    _last("guidance", f"{_BASE}:few_guided", "smoke"),
+    _last("guidance", f"{_BASE}:guidance", *_BEYOND),
+)
 INTERPOLATION = _last("interpolation", f"{_SAMPLING}:interpolation")
 SAMPLING = _last("sampling", f"{_SAMPLING}:sampling")
 ALIGNMENT = _last("alignment", f"{_SAMPLING}:alignment")
@@ -52,7 +59,9 @@ DENOISING = _last("denoising", f"{_PIXELS}:denoising")
 # the paper's four statistics of the latents' means, and what explains them
 STATISTICS = {
     "hf_ratio": "",
+    "hf_ratio_centred": "",
     "spectral_entropy": "",
+    "spectral_entropy_centred": "",
     "autocorrelation": "",
     "total_variation": "",
     "total_variation_standardised": "",

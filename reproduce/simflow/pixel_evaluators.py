@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from reproduce.simflow.evaluators import chunks, judged, samples
-from reproduce.simflow.ruler import as_bytes, ruler
+from reproduce.simflow.ruler import ruler, tiles
 
 __all__ = ["denoising", "density"]
 
-_IMAGES, _TILES, _CHUNK = 500, 20, 250
+_IMAGES, _TILES, _CHUNK = 2000, 10, 250
 
 
 @torch.no_grad()
@@ -73,5 +73,4 @@ def denoising(model: SimFlow, data: ClassImages) -> dict[str, Any]:
     for name, made in (("raw", raw), ("denoised", denoised)):
         seen = judged(made, y, known)
         found |= {f"gfd_{name}": seen["gfd_classifier"], f"accuracy_{name}": seen["accuracy"]}
-    tiles = torch.cat([raw[:_TILES], denoised[:_TILES]])
-    return {**found, "tiles": as_bytes(tiles.clamp(-1, 1)).numpy()}
+    return {**found, "tiles": tiles(torch.cat([raw[:_TILES], denoised[:_TILES]]))}

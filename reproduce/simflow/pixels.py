@@ -19,12 +19,16 @@ _LAYERS = {"smoke": [1, 1], "small": [2, 2, 2, 2], "gpu": [4, 4, 4, 4], "paper":
 
 
 def density_arms(tier: str) -> list[Arm]:
-    """The whole flow, and its first block alone with as many layers."""
-    found = []
+    """The whole flow, and its first block alone with as many layers.
+
+    Both have a start token where both are there: without one a block leaves its first token as it
+    is, and a single block has no other that would transform it.
+    """
+    found, start = [], tier != "paper"
     for data in _DATA[tier]:
         for name, layers in (("flow", _LAYERS[tier]), ("one block", [sum(_LAYERS[tier])])):
             axes = {"data": data, "model": name}
-            changes = {**_NONE, "flow.layers": layers}
+            changes = {**_NONE, "flow.layers": layers, "flow.start_token": start}
             if tier != "paper" or name == "flow":
                 found.append(pixels(data, tier, _UPDATES[tier], axes, changes))
     return found
@@ -75,6 +79,10 @@ DENSITY_TARGET = Target(
     figure="reproduce.simflow.figures:density",
     how="Uniform dequantisation, one draw per image; without labels. Bits of digits and MNIST are "
     "not comparable with those of ImageNet.",
+    departures=(
+        "Below tier paper both arms have a start token, which TarFlow has not: a single block "
+        "would leave its first token as it is.",
+    ),
 )
 
 # -------------------------------------------------------------------------------- denoise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reproduce.evaluators.frechet import frechet_distance
-from reproduce.simflow.ruler import as_bytes, ruler, unit
+from reproduce.simflow.ruler import ruler, tiles, unit
 
 __all__ = ["WAYS", "alignment", "exactness", "interpolation", "sampling"]
 
@@ -29,7 +29,7 @@ WAYS: dict[str, Sampler] = {
     "jacobi_early": Sampler("jacobi", tolerance=1e-3),
 }
 _BATCH, _TURNS, _CHOSEN, _JUDGED = 50, 3, 200, 1000
-_PAIRS, _STEPS, _SHOWN = 50, 10, 6
+_PAIRS, _STEPS, _SHOWN = 50, 10, 3
 
 
 @torch.no_grad()
@@ -119,21 +119,29 @@ def exactness(model: SimFlow, data: ClassImages) -> dict[str, float]:
 
 
 def alignment(model: SimFlow, data: ClassImages) -> dict[str, float]:
-    """``1 - cos`` on held-out images, and the norm of its gradient in the encoder."""
+    """``1 - cos`` on held-out images, and how much of the encoder's gradient is its own.
+
+    ``alignment_gradient`` is the norm of its gradient in the encoder over that of the NLL's, each
+    with its weight in the loss.
+    """
     if model.alignment is None:
         return {}
     x, y = data.x_eval[:_CHOSEN].to(model.device), data.c_eval[:_CHOSEN].to(model.device)
     noise = Noise(step_generator(0, "alignment", device=model.device))
-    weights = list(model.vae.encoder.parameters())
+    weights, h = list(model.vae.encoder.parameters()), model.hparams
     with torch.enable_grad():
         for weight in weights:
             weight.requires_grad_(True)
-        latents = model.noisy(x, noise)
-        hidden = model.encoded(latents, y, tap=tuple(model.hparams.align_at)).hidden
-        loss = model.alignment(hidden, x)
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    norm = torch.stack([g.norm() for g in gradients if g is not None]).norm()
-    return {"alignment": float(loss.detach()), "alignment_gradient": float(norm)}
+        seen = model.encoded(model.noisy(x, noise), y, tap=tuple(h.align_at))
+        loss, nll = model.alignment(seen.hidden, x), -seen.log_prob.mean() / model.dims
+        norms = [_norm(h.alignment_weight * loss, weights), _norm(h.lambda_nf * nll, weights)]
+    return {"alignment": float(loss.detach()), "alignment_gradient": norms[0] / norms[1]}
+
+
+def _norm(loss: Tensor, weights: list[Tensor]) -> float:
+    """Of a loss's gradient."""
+    found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    return float(torch.stack([g.norm() for g in found if g is not None]).norm())
 
 
 # ------------------------------------------------------------------------------ interpolation
@@ -142,7 +150,7 @@ def interpolation(model: SimFlow, data: ClassImages) -> dict[str, Any]:
     """Decoded mixtures of two means, ten steps from one held-out image to another.
 
     ``blending`` is the mean over steps and pairs of the distance to the nearer end over that
-    between the ends: 0 where pictures switch from one to the other, 0.25 on a straight line.
+    between the ends: 0 where pictures switch from one to the other, 0.22 on a straight line.
     ``_features`` takes distances between the classifier's features instead of pixels.
     """
     known = ruler(data)
@@ -161,7 +169,7 @@ def interpolation(model: SimFlow, data: ClassImages) -> dict[str, Any]:
     return {
         "blending": _blending(pictures.flatten(2)),
         "blending_features": _blending(seen),
-        "tiles": as_bytes(pictures[:, :_SHOWN].transpose(0, 1).flatten(0, 1)).numpy(),
+        "tiles": tiles(pictures[:, :_SHOWN].transpose(0, 1).flatten(0, 1)),
     }
 
 
