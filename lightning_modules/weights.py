@@ -1,9 +1,10 @@
 """Where the weights of others lie: nothing is downloaded here, `make weights` does that."""
 
+import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["cached", "located"]
+__all__ = ["cached", "located", "sha256_of"]
 
 
 def cached(name: str) -> Path:
@@ -23,3 +24,9 @@ def located(variable: str, name: str) -> Path | None:
         return Path(given).expanduser()
     path = cached(name)
     return path if path.is_file() else None
+
+
+def sha256_of(path: Path) -> str:
+    """Of the file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

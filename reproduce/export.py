@@ -10,7 +10,6 @@ export writes the same bytes.
 """
 
 import copy
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning_modules  # noqa: F401  (the torchvision guard, before lightning)
 from lightning_modules.callbacks import Marks, load_whole
+from lightning_modules.weights import sha256_of
 
 import torch
 import yaml
@@ -127,10 +127,8 @@ def _write(model: _Trained, folder: Path, changes: Mapping[str, Any]) -> None:
     }
     weights = folder / WEIGHTS
     _save(_tensors(model.weights), about, weights)
-    with weights.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     write_atomically(folder / CONFIG, YAML_HEAD + yaml.safe_dump(config, sort_keys=True))
-    write_atomically(folder / CARD, card(record, sha256, changes))
+    write_atomically(folder / CARD, card(record, sha256_of(weights), changes))
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 Each is known by its SHA-256. What cannot be verified is not fetched.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from datamodules.cache import cache_root, locked, one_line, writing
 from datamodules.pixels import Progress
-from lightning_modules.weights import cached, located
+from lightning_modules.weights import cached, located, sha256_of
 
 from reproduce.errors import RequestError
 
@@ -58,7 +57,7 @@ class Weights:
         if path is None:
             return "not here"
         try:
-            found = _sha256(path)
+            found = sha256_of(path)
         except OSError as error:
             return f"{path}: {error.strerror}"
         if found != self.sha256:
@@ -194,7 +193,7 @@ def fetch(name: str) -> Iterator[str]:
             yield f"{name}: fetching {one.url} to {target}"
             partial = target.with_name(f"{target.name}.partial")
             _receive(one, partial)
-            found = _sha256(partial)
+            found = sha256_of(partial)
             if found != one.sha256:
                 partial.unlink()
                 raise RequestError(
@@ -246,8 +245,3 @@ def _receive(one: Weights, partial: Path) -> None:
             f"{one.url} broke off after {done:,} of {total:,} bytes: `make weights "
             f"NAME={one.name}` goes on from there"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

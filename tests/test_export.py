@@ -14,13 +14,13 @@ import tiny
 import torch
 import yaml
 from foreign import changed, honest, save
+from refusals import refused
 from safetensors import safe_open
 
 from reproduce import cards, runner
 from reproduce import export as module
 from reproduce.__main__ import main
 from reproduce.cells import Cell, expand
-from reproduce.errors import RequestError
 from reproduce.export import export, load
 from reproduce.records import Store
 
@@ -61,15 +61,6 @@ def folder(store, finished):
     """The exported model."""
     list(export(["tiny"], store))
     return store.root / "models" / finished[1].name
-
-
-def refused(call, *words):
-    with pytest.raises(RequestError) as caught:
-        call()
-    said = str(caught.value)
-    assert said.isprintable()
-    for word in words:
-        assert word in said, said
 
 
 # ------------------------------------------------------------------------------- there and back

@@ -8,11 +8,11 @@ import pytest
 import tiny
 import torch
 from foreign import changed, honest, renamed, save
+from refusals import refused
 
 from reproduce import papers, runner
 from reproduce import verify as module
 from reproduce.cells import Cell, expand
-from reproduce.errors import RequestError
 from reproduce.merge import merge
 from reproduce.records import Store, fail
 from reproduce.target import Evaluator
@@ -89,15 +89,6 @@ def instead(monkeypatch):
         return seen
 
     return use
-
-
-def refused(call, *words):
-    with pytest.raises(RequestError) as caught:
-        call()
-    said = str(caught.value)
-    assert said.isprintable()
-    for word in words:
-        assert word in said, said
 
 
 # ---------------------------------------------------------------------------------- end to end

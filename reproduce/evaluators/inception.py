@@ -4,11 +4,10 @@ The weights are the user's: a file that the environment names, or that `make wei
 the cache. Nothing is downloaded here.
 """
 
-import hashlib
 from pathlib import Path
 
 from datamodules import DataError
-from lightning_modules.weights import located
+from lightning_modules.weights import located, sha256_of
 
 import torch
 from torch import Tensor
@@ -35,8 +34,7 @@ def weights() -> Path:
             "path, or `make weights NAME=inception`, and run the target again"
         )
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; set {VARIABLE} to {FILE}") from None
     if found != SHA256:
