@@ -120,7 +120,7 @@ _SIZES = {"published_vanilla": 130_647_294, "published_shuffle": 130_922_462}
 
 
 def _cost(metric, at, s):
-    if metric.startswith("wall_ratio"):
+    if metric.startswith("wall_ratio") or metric == "memory_ratio":
         return 1.05 + s * 0.2 / at["side"] - 0.02 * s * (at["side"] >= 32)
     exact = _SIZES | {"published_percent": 0.21062, "order_parameters": 8136}
     return exact[metric] + (s == -1) if metric in exact else None

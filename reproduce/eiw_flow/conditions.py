@@ -4,6 +4,7 @@ from reproduce.eiw_flow.arms import arm
 from reproduce.eiw_flow.cost import PARAMETERS, TIMED, TIMINGS, WHAT, side_arms
 from reproduce.eiw_flow.cost import SEEDS as TIMING_SEEDS
 from reproduce.eiw_flow.density import BITS, SEEDS
+from reproduce.eiw_flow.entropy import FEATURES
 from reproduce.eiw_flow.order import LIKELIHOOD, MARGIN, ORDERS
 from reproduce.eiw_flow.recipes import recipe
 from reproduce.target import Arm, Equivalence, Evaluator, Identity, Order, Pick, Target, Trend
@@ -11,6 +12,7 @@ from reproduce.target import Arm, Equivalence, Evaluator, Identity, Order, Pick,
 __all__ = ["TARGETS"]
 
 # ---------------------------------------------------------------------------- difficulty
+PNG = Evaluator("png", 1, "reproduce.eiw_flow.evaluators:png", marks="last", data="DensityImages")
 _DIFFICULTY = {
     "smoke": ("noise", "digits"),
     "small": ("noise", "digits", "mnist16", "tiny16", "cifar16"),
@@ -33,8 +35,16 @@ DIFFICULTY = Target(
     config="eiw_flow",
     arms=difficulty_arms,
     seeds={**SEEDS, "paper": 1},
-    evaluators=(LIKELIHOOD,),
-    metrics={**BITS, "over_identity": "bits/dim", "difficulty": "bits/dim", "gain_rise": ""},
+    evaluators=(LIKELIHOOD, PNG, FEATURES),
+    metrics={
+        **BITS,
+        "over_identity": "bits/dim",
+        "difficulty": "bits/dim",
+        "png": "bits/dim",
+        "gain_rise": "",
+        "R2E2_1": "",
+        "gain": "%",
+    },
     derive="reproduce.eiw_flow.likelihoods:difficulty",
     claims=(
         Order(
@@ -56,7 +66,8 @@ DIFFICULTY = Target(
         ),
     ),
     figure="reproduce.eiw_flow.density_figures:difficulty",
-    how="Difficulty is the vanilla flow's own bits per dimension, divided by the bits of a pixel. "
+    how="Difficulty is the vanilla flow's own bits per dimension, divided by the bits of a pixel; "
+    "`png` is a measure of it that needs no flow, and `gain` that of R2E2 at the first split. "
     "Noise, which costs many bits and holds no structure, has no part in the correlation.",
     departures=(
         "Fashion-MNIST, SVHN and CelebA are not to be had: tiny_imagenet at 16 pixels stands "

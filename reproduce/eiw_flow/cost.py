@@ -10,6 +10,7 @@ __all__ = ["PARAMETERS", "SEEDS", "TARGETS", "TIMED", "TIMINGS", "WHAT", "side_a
 _EVALUATORS = "reproduce.eiw_flow.cost_evaluators"
 PARAMETERS = Evaluator("parameters", 1, f"{_EVALUATORS}:parameters", data="DensityImages")
 TIMINGS = Evaluator("timings", 1, f"{_EVALUATORS}:timings", data="DensityImages")
+MEMORY = Evaluator("memory", 1, f"{_EVALUATORS}:memory", data="DensityImages")
 
 SEEDS = {"smoke": 1, "small": 3, "gpu": 3, "paper": 3}
 _NET = "model.init_args.net.init_args"
@@ -52,13 +53,16 @@ COST = Target(
     config="eiw_flow",
     arms=side_arms,
     seeds=SEEDS,
-    evaluators=(PARAMETERS, TIMINGS),
+    evaluators=(PARAMETERS, TIMINGS, MEMORY),
     metrics={
         "published_vanilla": "",
         "published_shuffle": "",
         "published_more": "",
         "published_percent": "%",
         **TIMED,
+        "kept_shuffle_mb": "MB",
+        "kept_vanilla_mb": "MB",
+        "memory_ratio": "",
     },
     printed={"published_vanilla": "cost/vanilla", "published_shuffle": "cost/shuffle"},
     comparable=("published_vanilla", "published_shuffle"),
@@ -109,6 +113,15 @@ COST = Target(
             over=("side",),
             where={"side": (32, 64, 128)},
             less=Pick("wall_ratio_sample"),
+            greater=1.05,
+        ),
+        Order(
+            "memory-costs-little",
+            "At 32 pixels and more a training step with Shuffle keeps at most 1.05 times as much "
+            "for its backward pass",
+            over=("side",),
+            where={"side": (32, 64, 128)},
+            less=Pick("memory_ratio"),
             greater=1.05,
         ),
     ),

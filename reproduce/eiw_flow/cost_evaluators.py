@@ -15,7 +15,7 @@ from lightning_modules.randomness import step_generator
 import torch
 from torch import Tensor, nn
 
-__all__ = ["inversion", "parameters", "saturated", "timings"]
+__all__ = ["inversion", "kept", "memory", "parameters", "saturated", "timings"]
 
 _BATCH, _WARM_UP, _TURNS = 16, 3, 30
 LARGE = (248, 616)  # channels that the published flow orders
@@ -87,6 +87,31 @@ def timings(model: EIWFlow, data: DensityImages) -> dict[str, float]:
         ratios = [a / b for a, b in zip(spent["shuffle"], spent["vanilla"], strict=True)]
         found[f"wall_ratio_{what}"] = statistics.median(ratios)
     return found
+
+
+def memory(model: EIWFlow, data: DensityImages) -> dict[str, float]:
+    """MB that a training step keeps for its backward pass, with Shuffle and without.
+
+    That is what its peak is made of, and unlike a peak it is the same on every machine.
+    """
+    x = torch.zeros(_BATCH, *model.net.shape, device=model.device)
+    sizes = {"shuffle": kept(copy.deepcopy(model), x), "vanilla": kept(_without(model), x)}
+    found = {f"kept_{name}_mb": size / 1e6 for name, size in sizes.items()}
+    return found | {"memory_ratio": sizes["shuffle"] / sizes["vanilla"]}
+
+
+def kept(model: EIWFlow, x: Tensor) -> int:
+    """Bytes of all tensors that autograd saves in a training step, each storage once."""
+    storages: dict[int, int] = {}
+
+    def note(saved: Tensor) -> Tensor:
+        whole = saved.untyped_storage()
+        storages[whole.data_ptr()] = whole.nbytes()  # the graph holds it: no address comes twice
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        _step(model.train(), x)
+    return sum(storages.values())
 
 
 def _noise(model: EIWFlow) -> Noise:

@@ -4,6 +4,7 @@ Held-out images, dequantisation noise and noise channels have fixed keys: every 
 the same draws, so differences between arms are not differences between draws.
 """
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from lightning_modules.flows import Noise, bits_per_dim
 from lightning_modules.randomness import step_generator
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "ks",
     "likelihood",
     "orders",
+    "png",
 ]
 
 DRAWS = 16
@@ -73,6 +76,15 @@ def damaged_likelihood(model: EIWFlow, data: DensityImages) -> dict[str, float]:
     """The same of the held-out images after the damage that a share of the training images has."""
     bpd, iw = _bits(model, data.x_eval_damaged, "likelihood")
     return {"bpd_damaged": float(bpd.mean()), "bpd_damaged_iw16": float(iw.mean())}
+
+
+def png(model: EIWFlow, data: DensityImages) -> dict[str, float]:
+    """Bits per dimension of all held-out images, one below the other, in one PNG file."""
+    x = data.x_eval.to(torch.uint8)
+    rows = x.permute(0, 2, 3, 1).flatten(0, 1)  # (N H, W, C)
+    file = io.BytesIO()
+    Image.fromarray(rows.squeeze(-1).numpy()).save(file, "PNG", optimize=True)
+    return {"png": 8 * file.tell() / x.numel()}
 
 
 # ---------------------------------------------------------------------------- features

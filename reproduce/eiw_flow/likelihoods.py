@@ -3,6 +3,7 @@
 import pandas as pd
 
 from reproduce.eiw_flow.arms import DATA
+from reproduce.eiw_flow.features import gains
 from reproduce.eiw_flow.paired import beside
 
 __all__ = ["against_controls", "best", "difficulty", "stability"]
@@ -48,13 +49,13 @@ def difficulty(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """``difficulty`` of each data set, the vanilla flow's bits a bit of a pixel, and
     ``gain_rise``: rank correlation of the gain with it, one number a seed. Independent pixels,
     which cost many bits and hold no structure, are not in it."""
-    found = against_controls(rows, tier)
+    found = pd.concat([against_controls(rows, tier), gains(rows)])
     vanilla = rows[(rows["metric"] == BITS) & (rows["mode"] == "identity")]
     hard = vanilla.assign(metric="difficulty", cell="")
     hard["value"] /= hard["data"].map(lambda d: DATA[d][1].get("bits", 8)).astype(float)
-    gains = found[(found["metric"] == "over_identity") & (found["mode"] == "eiw")]
-    gains = gains[gains["data"] != "noise"]
-    both = gains.merge(
+    fewer = found[(found["metric"] == "over_identity") & (found["mode"] == "eiw")]
+    fewer = fewer[fewer["data"] != "noise"]
+    both = fewer.merge(
         hard[["data", "seed", "value"]], on=["data", "seed"], suffixes=("", "_hard")
     )
     rises = []

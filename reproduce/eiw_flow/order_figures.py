@@ -43,7 +43,7 @@ def ladder(seen: Observed, records: list[dict[str, Any]]) -> Any:
                 right.plot(means, [place] * len(means), marker, color=GREY, markersize=4)
             else:
                 spot(right, place, one.set_index("seed")["value"], _COLOUR[mode], marker=marker)
-        right.plot([], [], marker, color="black", label=DATA.get(name, name))
+        right.plot([], [], marker, color="black", label=f"right: {DATA.get(name, name)}")
     right.axvline(0, color="black", linewidth=0.9, zorder=1)
     right.set(xlim=(-1.05, 1.05), title="Does the order follow entropy?")
     right.set_xlabel("rank correlation of place with entropy\n1: channels of low entropy are kept")
@@ -51,11 +51,10 @@ def ladder(seen: Observed, records: list[dict[str, Any]]) -> Any:
     right.tick_params(labelleft=False)
     for ax in panels[1:]:
         ax.tick_params(labelleft=False)
-    right.legend(loc="upper right", fontsize=7)
     panels[0].set_yticks(range(len(shown)), [_label(mode, rows) for mode in shown])
     for tick, mode in zip(panels[0].get_yticklabels(), shown, strict=True):
         tick.set_color(_COLOUR[mode])
-    below(fig, panels[0])
+    below(fig, panels[0], right)
     n = seen.rows["seed"].nunique()
     fig.suptitle(
         "What an order is worth: bits on held-out images less the mean of random permutations of "
