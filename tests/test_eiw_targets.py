@@ -285,19 +285,28 @@ def test_jumps_leave_out_what_every_order_gains(sign):
     rises, rows = [0.0, 0.4, 0.64, 0.8, 0.88], []
     for order, frozen in (("random", "0"), ("random", "1"), ("eiw", "start"), ("eiw", "never")):
         for i, base in enumerate(falls):
-            cell = {"order": order, "frozen_after": frozen, "updates": i}
+            cell = {"data": "digits", "order": order, "frozen_after": frozen, "updates": i}
             value = base + {"1": 0.2, "never": sign * rises[i]}.get(frozen, 0.0)
             rows.append((cell, "bpd_iw16", value))
             if order == "eiw":
                 moved = crossed[i] * (frozen == "never")
                 rows += [(cell, "crossed_1", moved), (cell, "crossed_2", moved)]
+    for order, frozen, value in (
+        ("random", "0", 7.0),
+        ("eiw", "start", 7.1),
+        ("eiw", "never", 7.3),
+    ):
+        cell = {"data": "cifar16", "order": order, "frozen_after": frozen, "updates": 9}
+        rows += [(cell, "bpd_iw16", value), (cell, "crossed_1", 3)]
     found = frame(*rows)
-    found["cell"] = found["order"] + found["frozen_after"]
+    found["cell"] = found["data"] + found["order"] + found["frozen_after"]
     more = likelihoods.stability(found, "small")
     assert at(more, "jumps") == pytest.approx([sign])
-    assert at(more, "over_random", frozen_after="start") == pytest.approx([-0.1])
-    assert at(more, "harm") == pytest.approx([sign * 0.88])
-    assert set(more["updates"]) == {4}
+    assert at(more, "over_random", data="digits", frozen_after="start") == pytest.approx([-0.1])
+    assert at(more, "harm", data="digits") == pytest.approx([sign * 0.88])
+    assert at(more, "over_random", data="cifar16") == pytest.approx([0.1, 0.3])
+    assert at(more, "harm", data="cifar16") == pytest.approx([0.2])
+    assert set(more["updates"]) == {4, 9}  # the last of each
 
 
 def test_least_gap_and_gain():

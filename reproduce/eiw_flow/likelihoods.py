@@ -80,19 +80,20 @@ def stability(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     """``over_random`` at the last mark, ``harm`` of an order that goes on changing, and
     ``jumps``: rank correlation, over the marks, of channels that crossed with the rise of bits
     over those of random orders, which leaves out what training gains under any order."""
-    last = rows[rows["updates"] == rows["updates"].max()]
+    last = rows[rows["updates"] == rows.groupby("data")["updates"].transform("max")]
     bits = last[last["metric"] == BITS]
-    chance = bits[bits["order"] == "random"].groupby("seed")["value"].mean().reset_index()
+    by = ["data", "seed"]
+    chance = bits[bits["order"] == "random"].groupby(by)["value"].mean().reset_index()
     learned = bits[bits["order"] == "eiw"]
-    found = [_less(learned, chance, ["seed"], "over_random")]
+    found = [_less(learned, chance, by, "over_random")]
     at_start = learned[learned["frozen_after"] == "start"]
-    found.append(_less(learned[learned["frozen_after"] != "start"], at_start, ["seed"], "harm"))
+    found.append(_less(learned[learned["frozen_after"] != "start"], at_start, by, "harm"))
     random = rows[(rows["metric"] == BITS) & (rows["order"] == "random")]
-    control = random.pivot_table(index="updates", columns="seed", values="value")
+    control = random.pivot_table(index="updates", columns=by, values="value")
     for _, one in rows[rows["order"] == "eiw"].groupby("cell", sort=False):
         wide = one.pivot_table(index="updates", columns="metric", values="value")
         crossed = wide.filter(like="crossed_").sum(axis=1).diff()
-        change = (wide[BITS] - control.get(one["seed"].iloc[0], float("nan"))).diff()
+        change = (wide[BITS] - control.get(tuple(one[by].iloc[0]), float("nan"))).diff()
         if crossed.nunique() > 1:
             value = crossed.corr(change, method="spearman")
             last_row = one[one["updates"] == one["updates"].max()].iloc[0].to_dict()

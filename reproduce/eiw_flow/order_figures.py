@@ -109,9 +109,14 @@ _FROZEN = {
 
 
 def stability(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    """Left: bits less those of random orders along training. Right: channels that crossed."""
-    fig, (left, right) = figure(1, 2, height=3.8, width=4.8)
-    rows = seen.rows
+    """Bits less those of random orders along training and, of other data, at its end; and the
+    channels that crossed."""
+    first, *others = dict.fromkeys(seen.rows["data"])
+    fig, axes = figure(1, 2 + len(others), height=3.8, width=4.4)
+    left, right, *ends = axes
+    rows = seen.rows[seen.rows["data"] == first]
+    for ax, data in zip(ends, others, strict=True):
+        _at_the_end(ax, seen.rows[seen.rows["data"] == data], DATA.get(data, data))
     bits = rows[rows["metric"] == "bpd_iw16"]
     random = bits[bits["order"] == "random"]
     chance = random.pivot_table(index="seed", columns="updates", values="value")
@@ -135,9 +140,9 @@ def stability(seen: Observed, records: list[dict[str, Any]]) -> Any:
         if count.size:
             band(right, list(count.columns), count.to_numpy(), colour, label)
     left.set(xlabel="gradient updates", ylabel="bits/dim more than random permutations")
-    left.set_title("A learned order beside random ones")
+    left.set_title(f"{DATA.get(first, first)}: a learned order beside random ones")
     right.set(xlabel="gradient updates", ylabel="channels that changed sides so far")
-    right.set_title("How far the order moves")
+    right.set_title(f"{DATA.get(first, first)}: how far the order moves")
     jumps = numbers(rows, "jumps", order="eiw", frozen_after="never")
     if len(jumps):
         right.text(
@@ -146,7 +151,20 @@ def stability(seen: Observed, records: list[dict[str, Any]]) -> Any:
             fontsize=8,
         )  # fmt: skip
     below(fig, left)
-    n = rows["seed"].nunique()
+    n = seen.rows["seed"].nunique()
     kind = f"bands: range of {n} seeds" if n > 1 else "one seed"
     fig.suptitle(f"Orders that change while the flow learns, {kind}", fontsize=9)
     return fig
+
+
+def _at_the_end(ax: Any, rows: pd.DataFrame, name: str) -> None:
+    """What an order costs after training, by when it was frozen."""
+    margin(ax, MARGIN)
+    for y, (frozen, (_, colour)) in enumerate(_FROZEN.items()):
+        values = numbers(rows, "over_random", order="eiw", frozen_after=frozen)
+        spot(ax, y, values, colour)
+    stretch(ax, rows.loc[rows["metric"] == "over_random", "value"], MARGIN)
+    named_rows(ax, [label for label, _ in _FROZEN.values()])
+    ax.set(
+        title=f"{name}: at the end of training", xlabel="bits/dim more than random permutations"
+    )

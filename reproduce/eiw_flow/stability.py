@@ -1,6 +1,7 @@
 """eiw-stability: orders that change while the flow learns. eiw-diffusion: what is not run."""
 
 from dataclasses import replace
+from typing import Any
 
 from reproduce.eiw_flow.arms import RANDOM, arm
 from reproduce.eiw_flow.order import LIKELIHOOD, MARGIN, ORDERS
@@ -10,13 +11,21 @@ from reproduce.target import Arm, Equivalence, Order, Pick, Target
 __all__ = ["TARGETS"]
 
 _FROZEN = {"start": 0, "a tenth": 0.1, "never": None}
+_DATA = {"smoke": ("digits",), "gpu": ("digits", "cifar32"), "paper": ("cifar10",)}
 
 
 def stability_arms(tier: str) -> list[Arm]:
-    base, config = recipe(tier, "cifar10" if tier == "paper" else "digits")
-    data = "cifar10" if tier == "paper" else "digits"
+    return [one for data in _DATA.get(tier, ("digits", "cifar16")) for one in _arms(tier, data)]
+
+
+def _arms(tier: str, data: str) -> list[Arm]:
+    """The first data set of a tier is looked at along training, the other, shared with
+    ``eiw-order``, at its end."""
+    base, config = recipe(tier, data)
     steps = base["trainer.max_steps"]
-    marks = {"marks.updates": sorted({max(1, steps * i // 20) for i in range(1, 21)})}
+    marks: dict[str, Any] = {}
+    if data in ("digits", "cifar10"):
+        marks = {"marks.updates": sorted({max(1, steps * i // 20) for i in range(1, 21)})}
     found = []
     for name, share in _FROZEN.items():
         after = None if share is None else round(share * steps)
@@ -29,7 +38,8 @@ def stability_arms(tier: str) -> list[Arm]:
 
 
 def _relabelled(one: Arm, order: str, frozen_after: str) -> Arm:
-    return replace(one, axes={"order": order, "frozen_after": frozen_after})
+    axes = {"data": one.axes["data"], "order": order, "frozen_after": frozen_after}
+    return replace(one, axes=axes)
 
 
 STABILITY = Target(
@@ -58,6 +68,7 @@ STABILITY = Target(
         Equivalence(
             "frozen-at-start-is-random",
             "An order frozen at the start needs as many bits as random permutations within 0.01",
+            over=("data",),
             where={"order": "eiw", "frozen_after": "start"},
             unit="bits/dim",
             a=Pick("over_random"),
@@ -68,7 +79,7 @@ STABILITY = Target(
             "changing-does-not-hurt",
             "An order that goes on changing needs at most 0.01 bits more than one frozen at the "
             "start",
-            over=("frozen_after",),
+            over=("data", "frozen_after"),
             where={"order": "eiw", "frozen_after": ("a tenth", "never")},
             unit="bits/dim",
             less=Pick("harm"),
@@ -84,8 +95,12 @@ STABILITY = Target(
         ),
     ),
     figure="reproduce.eiw_flow.order_figures:stability",
-    how="Digits, Glow; twenty marks along training. Random permutations of the same seed are the "
-    "control.",
+    how="Glow; digits at twenty marks along training, CIFAR-10 at the end. Random permutations of "
+    "the same seed are the control.",
+    departures=(
+        "CIFAR-10 was added after eiw-order had shown learned orders to be worse than random ones "
+        "there; claims and margins are those fixed before, for digits.",
+    ),
 )
 
 DIFFUSION = Target(
