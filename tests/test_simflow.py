@@ -14,25 +14,11 @@ from lightning_modules.simflow import (
 )
 from lightning_modules.simflow.objective import psnr
 
-import lightning as L
 import pytest
 import torch
 from jacobians import images, shaken
+from simflows import VARIANTS, batch, tiny
 
-FIXED = {"posterior": "fixed", "fixed_std": 0.5}
-LEARNABLE = {"posterior": "learnable"}
-FROZEN = {"pretrain": 5, "train_encoder": False, "train_decoder": False, "standardise": True}
-# the six rows of section 5.3: VAE, module
-VARIANTS = {
-    "frozen-vae/learnable": (LEARNABLE, FROZEN),
-    "frozen-vae/fixed": (FIXED, FROZEN),
-    "frozen-vae/fixed+LN": ({**FIXED, "encoder_norm": True}, FROZEN),
-    "frozen-enc/noise": (
-        LEARNABLE, {**FROZEN, "train_decoder": True, "standardise": False, "extra_noise": 0.5},
-    ),
-    "e2e/noise": (LEARNABLE, {"extra_noise": 0.5}),
-    "e2e/fixed": (FIXED, {}),
-}  # fmt: skip
 TRAINED = {  # encoder, decoder, flow in the second stage
     "frozen-vae/learnable": (False, False, True),
     "frozen-vae/fixed": (False, False, True),
@@ -41,19 +27,6 @@ TRAINED = {  # encoder, decoder, flow in the second stage
     "e2e/noise": (True, True, True),
     "e2e/fixed": (True, True, True),
 }
-
-
-def tiny(variant="e2e/fixed", **changes):
-    vae, module = VARIANTS[variant]
-    torch.manual_seed(0)
-    encoder = VAE(1, 8, (1, 2), 1, 2, **{**vae, **changes.pop("vae", {})})
-    flow = TokenFlow(2, (4, 4), width=16, layers=(1, 1), head_dim=8, classes=3)
-    made = SimFlow(encoder, flow, **{"lambda_nf": 0.1, **module, **changes})
-    return shaken(made, 0.05).train()
-
-
-def batch(n=4):
-    return images(n, 1, 8, 8).clamp(-1, 1), torch.arange(n) % 3
 
 
 def gradients(module, loss):
@@ -317,68 +290,3 @@ class TestPixels:
 
 def test_psnr_of_a_known_error():
     assert psnr(torch.tensor([0.04])).item() == pytest.approx(20.0)
-
-
-# -------------------------------------------------------------------------------------- trained
-class Repeat(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        x, y = batch()
-        while True:
-            yield x.float(), y
-
-
-def fit(module, updates, root, *callbacks):
-    trainer = L.Trainer(
-        max_steps=updates, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=root,
-        log_every_n_steps=1, limit_val_batches=0, callbacks=list(callbacks),
-    )  # fmt: skip
-    data = torch.utils.data.DataLoader(Repeat(), batch_size=None, collate_fn=lambda b: b)
-    trainer.fit(module.float(), data, data)
-    return trainer
-
-
-def moved(module, before):
-    """Which of its parts differ from a state dict."""
-    now = module.state_dict()
-    return {k.split(".")[0] for k in now if k in before and not torch.equal(now[k], before[k])}
-
-
-def state(module):
-    return {k: v.clone() for k, v in module.float().state_dict().items()}
-
-
-class TestFit:
-    def test_the_first_stage_moves_the_vae_alone(self, tmp_path):
-        module = tiny("frozen-vae/fixed", pretrain=2)
-        before = state(module)
-        fit(module, 2, tmp_path)
-        assert moved(module, before) == {"vae"}
-
-    def test_the_second_stage_leaves_a_frozen_one_as_it_is(self, tmp_path):
-        module = tiny("frozen-vae/fixed", pretrain=0)
-        before = state(module)
-        fit(module, 2, tmp_path)
-        assert moved(module, before) == {"flow", "shift", "spread", "measured"}
-
-    def test_with_a_discriminator_an_update_counts_once(self, tmp_path):
-        module = tiny(discriminator=PatchDiscriminator(1, 4, layers=1), discriminator_after=2)
-        before = state(module)
-        assert fit(module, 2, tmp_path).global_step == 2
-        assert moved(module, before) == {"vae", "flow"}
-        trainer = fit(module, 4, tmp_path)
-        assert trainer.global_step == 4
-        assert moved(module, before) == {"vae", "flow", "discriminator"}
-        assert trainer.callback_metrics["train/adversarial"].item() != 0
-
-    def test_the_norm_of_gradients_is_clipped(self, tmp_path):
-        norms = []
-
-        class Look(L.Callback):
-            def on_before_zero_grad(self, trainer, pl_module, optimizer):
-                found = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
-                norms.extend([torch.stack(found).norm().item()] if found else [])
-
-        fit(tiny(clip=1e-3), 2, tmp_path, Look())
-        assert norms
-        assert all(norm <= 1.001e-3 for norm in norms)

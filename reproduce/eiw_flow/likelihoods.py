@@ -30,19 +30,21 @@ def against_controls(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     bits, by = rows[rows["metric"] == BITS], _shared(rows)
     others = bits[bits["mode"] != "identity"]
     found = [_less(others, bits[bits["mode"] == "identity"], by, "over_identity")]
-    found.append(_less(bits, _chance(bits, by), by, "over_random"))
+    found.append(_less(bits, _mean(_random(bits), by), by, "over_random"))
     for name in ("order_entropy", "order_shape"):
         splits = rows[rows["metric"].str.fullmatch(rf"{name}_\d")]
         mean = splits.groupby([*by, "mode", "cell"], sort=False, dropna=False)["value"].mean()
         mean = mean.reset_index().assign(metric=name)
-        found += [mean, _less(mean, _chance(mean, by), by, f"{name}_over_random")]
+        found += [mean, _less(mean, _mean(_random(mean), by), by, f"{name}_over_random")]
     return pd.concat(found).reindex(columns=rows.columns)
 
 
-def _chance(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The mean of the random orders."""
-    random = rows[rows["mode"].str.startswith("random")]
-    return random.groupby(by, dropna=False)["value"].mean().reset_index()
+def _random(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["mode"].str.startswith("random")]
+
+
+def _mean(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return rows.groupby(by, dropna=False)["value"].mean().reset_index()
 
 
 def difficulty(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
@@ -83,7 +85,7 @@ def stability(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
     last = rows[rows["updates"] == rows.groupby("data")["updates"].transform("max")]
     bits = last[last["metric"] == BITS]
     by = ["data", "seed"]
-    chance = bits[bits["order"] == "random"].groupby(by)["value"].mean().reset_index()
+    chance = _mean(bits[bits["order"] == "random"], by)
     learned = bits[bits["order"] == "eiw"]
     found = [_less(learned, chance, by, "over_random")]
     at_start = learned[learned["frozen_after"] == "start"]
