@@ -148,7 +148,7 @@ def _bits(**more):
 PLANTS = {
     "eiw-order": (
         _order,
-        {"eiw-is-a-random-order": "contradicted"},
+        {"eiw-is-a-random-order": "contradicted", "blocks-are-all-of-vanilla": "contradicted"},
         {"solver-is-a-vector": "reproduced", "code-is-method": "reproduced"},
     ),
     "eiw-density": (_bits(), {"shuffle-makes-no-difference": "contradicted"}, {}),

@@ -86,6 +86,12 @@ def test_which_order():
     torch.manual_seed(4)  # another model, another permutation
     other = ChannelOrder(8, "random", perm_seed=2)
     assert not torch.equal(other.perm, order("random", 8, perm_seed=2).perm)
+    assert order("blocks", 16).perm.tolist() != list(range(16))
+    assert {tuple(four) for four in order("blocks", 16).perm.reshape(4, 4).tolist()} == {
+        tuple(range(c, c + 4)) for c in range(0, 16, 4)
+    }
+    orders = {tuple(order("blocks", 16, perm_seed=s).perm.tolist()) for s in range(200)}
+    assert len(orders) == 24  # all there are of four fours
     with pytest.raises(ValueError, match="unknown channel order 'best'"):
         order("best")
 

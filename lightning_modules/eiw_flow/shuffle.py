@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = ["MODES", "ChannelOrder", "Guider", "Solver", "channel_entropy", "order_kl"]
 
 LEARNED = ("eiw", "eiw_snapshot", "param", "ste")
-MODES = ("identity", "reverse", "random", *LEARNED, "oracle_entropy", "anti_oracle")
+MODES = ("identity", "reverse", "random", "blocks", *LEARNED, "oracle_entropy", "anti_oracle")
 INPUTS = {"raw": float, "unit": lambda channels: 1.0, "log": math.log}
 
 Kl = Literal["paper", "reverse", "snapshot"]
@@ -116,17 +116,18 @@ class ChannelOrder(nn.Module):
 
     Args:
         channels: C.
-        mode: ``identity``; ``reverse``; ``random`` (by ``seed``); ``eiw``, the learned order with
-            KL(P || Q); ``eiw_snapshot``, with the term as the public code computes it, the
-            guider reading channels that are sorted already; ``param``, free logits instead of the
-            solver; ``ste``, whose logits get a gradient from the likelihood too;
-            ``oracle_entropy``, a running estimate of each channel's entropy, lowest first;
+        mode: ``identity``; ``reverse``; ``random`` (by ``seed``); ``blocks``, random too, but
+            the four channels that Squeeze made of one stay together, as in ``identity``; ``eiw``,
+            the learned order with KL(P || Q); ``eiw_snapshot``, with the term as the public code
+            computes it, the guider reading channels that are sorted already; ``param``, free
+            logits instead of the solver; ``ste``, whose logits get a gradient from the likelihood
+            too; ``oracle_entropy``, a running estimate of each channel's entropy, lowest first;
             ``anti_oracle``, highest first.
         solver_depth, solver_input, reduction: of Solver and Guider; the reduction is 16 (authors)
             if there are 64 channels or more, else 4, where nothing is given.
         kl: ``paper``, ``reverse`` or ``snapshot``, where the mode learns.
         detach: the term does not reach the features (authors: it does).
-        perm_seed: of ``random``, whose permutation depends on the model's seed too.
+        perm_seed: of ``random`` and ``blocks``, which depend on the model's seed too.
 
     One draw of the global generator seeds Solver and Guider, in every mode, so that all modes
     leave the same generator behind and the same backbone is built after them.
@@ -156,7 +157,12 @@ class ChannelOrder(nn.Module):
         seed = int(torch.randint(2**31, (), device="cpu"))
         with torch.random.fork_rng():
             torch.manual_seed(seed + perm_seed)
-            first = {"reverse": torch.arange(channels).flip(0), "random": torch.randperm(channels)}
+            shuffled = torch.randperm(channels)
+            first = {
+                "reverse": torch.arange(channels).flip(0),
+                "random": shuffled,
+                "blocks": _blocks(shuffled),
+            }
             perm = first.get(mode, torch.arange(channels))
             if mode in LEARNED:
                 solver = Solver(channels, solver_depth, solver_input)
@@ -229,3 +235,9 @@ class ChannelOrder(nn.Module):
 
 def _descending(weights: Float[Tensor, " C"]) -> Int[Tensor, " C"]:
     return weights.detach().argsort(descending=True, stable=True)
+
+
+def _blocks(shuffled: Int[Tensor, " C"]) -> Int[Tensor, " C"]:
+    """Channels by fours, the fours in the order in which their first channels are shuffled."""
+    channels = (shuffled[shuffled % 4 == 0, None] + torch.arange(4)).flatten()
+    return channels[channels < len(shuffled)]

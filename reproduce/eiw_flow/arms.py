@@ -15,6 +15,7 @@ MODES = (
     "identity",
     "reverse",
     *RANDOM,
+    "blocks",
     "eiw",
     "eiw_snapshot",
     "param",

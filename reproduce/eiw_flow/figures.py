@@ -7,6 +7,7 @@ MODES = {
     "identity": "vanilla",
     "reverse": "reversed",
     RANDOM: "random",
+    "blocks": "random, in whole blocks",
     "eiw": "Shuffle",
     "eiw_snapshot": "Shuffle, public code",
     "param": "free logits",

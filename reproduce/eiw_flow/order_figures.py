@@ -14,7 +14,7 @@ __all__ = ["ladder", "stability"]
 
 _BLUE, _RED, _GREEN = COLOURS[:3]
 _KINDS = {  # colour -> the orders that have it
-    GREY: ("fixed", ("identity", "reverse", RANDOM)),
+    GREY: ("fixed", ("identity", "reverse", RANDOM, "blocks")),
     _BLUE: ("learned", ("eiw", "eiw_snapshot", "param", "ste")),
     _RED: ("by measured entropy", ("oracle_entropy", "anti_oracle")),
 }
