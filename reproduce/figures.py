@@ -82,8 +82,9 @@ def save(fig: Any, path: Path) -> None:
     for ax in fig.axes:
         _few_ticks(ax.xaxis)
         _few_ticks(ax.yaxis)
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
         fig.savefig(temporary, dpi=150, metadata=metadata)
+        fig.set_layout_engine("none")  # laid out once: the second file is the same picture
         os.replace(temporary, path.with_suffix(suffix))
     plt.close(fig)
