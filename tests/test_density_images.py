@@ -150,7 +150,7 @@ class TestAugmentations:
 class TestSynthetic:
     def test_normal_noise(self):
         x = load("noise").images
-        assert x.shape == (4000, 4, 8, 8)
+        assert x.shape == (96_000, 4, 8, 8)
         assert abs(x.std() - SPREAD) < 0.1
         assert abs(x.mean() - 128) < 0.1
 
