@@ -68,8 +68,8 @@ DIFFICULTY = Target(
     figure="reproduce.eiw_flow.density_figures:difficulty",
     how="Difficulty is the vanilla flow's own bits per dimension, divided by the bits of a pixel; "
     "`png` is a measure of it that needs no flow, and `gain` that of R2E2 at the first split. "
-    "Noise, which costs many bits and holds no structure, has no part in the correlation; its 96,000 "
-    "images are each seen once, so that none is learned by heart.",
+    "Noise, which costs many bits and holds no structure, has no part in the correlation; its "
+    "96,000 images are each seen once, so that none is learned by heart.",
     departures=(
         "Fashion-MNIST, SVHN and CelebA are not to be had: tiny_imagenet at 16 pixels stands "
         "between MNIST and CIFAR-10.",
