@@ -70,6 +70,11 @@ class TestEveryMode:
         order("identity")
         assert torch.equal(state, torch.get_rng_state())
 
+    def test_it_is_built_without_memory(self, mode):
+        with torch.device("meta"):  # as for a price, before any run
+            one = ChannelOrder(16, mode)
+        assert one.perm.shape == (16,)
+
     def test_it_is_a_bijection(self, mode):
         one = order(mode, 9)
         one.train()(images(4, 9, 3, 3).float())

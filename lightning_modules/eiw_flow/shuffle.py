@@ -239,5 +239,6 @@ def _descending(weights: Float[Tensor, " C"]) -> Int[Tensor, " C"]:
 
 def _blocks(shuffled: Int[Tensor, " C"]) -> Int[Tensor, " C"]:
     """Channels by fours, the fours in the order in which their first channels are shuffled."""
-    channels = (shuffled[shuffled % 4 == 0, None] + torch.arange(4)).flatten()
-    return channels[channels < len(shuffled)]
+    channel = torch.arange(len(shuffled))
+    place = shuffled.argsort()[channel - channel % 4]  # of its four's first channel
+    return (4 * place + channel % 4).argsort()
