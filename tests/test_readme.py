@@ -99,7 +99,10 @@ def test_every_metric_of_a_target_is_measured(tier):
     for target in (t for t in targets().values() if not t.not_run):
         seen = observe(target, tier, Store(ROOT / "results", tier))
         if seen.cells["status"].eq("done").all():  # else it is on its way
-            assert set(seen.rows["metric"]) == set(target.metrics), target.id
+            found, asked = set(seen.rows["metric"]), set(target.metrics)
+            assert found <= asked, target.id
+            elsewhere = [e for e in target.evaluators if e.tiers and tier not in e.tiers]
+            assert found == asked or elsewhere, (target.id, asked - found)
 
 
 def test_an_overview_has_a_row_a_target_and_names_what_is_not_reproduced():
