@@ -46,8 +46,8 @@ help:  ## this list
 smoke: .venv/.base  ## every target at the smoke tier: tables, verdicts, a report (2 minutes)
 	@$(PY) -m reproduce run all --tier smoke --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS))
 
-test: .venv/.test  ## the test suite (no network, random order, three processes)
-	@$(PY) -m pytest -n 3 -m "not slurm" $(PYTEST_ARGS)
+test: .venv/.test  ## the test suite (no network, random order, two processes)
+	@$(PY) -m pytest -n 2 -m "not slurm" $(PYTEST_ARGS)
 
 test-slurm: .venv/.test  ## the tests on a Slurm of two nodes that they start here (needs root)
 	@$(PY) -m pytest -m slurm $(PYTEST_ARGS)

@@ -4,11 +4,12 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import tiny
 
-from reproduce import launchers
+from reproduce import figures, launchers
 from reproduce.__main__ import main
 from reproduce.cells import expand
 
@@ -73,8 +74,22 @@ PUBLISHED = sorted(
 )
 
 
+@pytest.fixture
+def sketches(monkeypatch):
+    """Figures are composed but not rendered, which would take most of the time."""
+
+    def save(fig, path):
+        path.with_suffix(".svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+        path.with_suffix(".png").touch()
+        plt.close(fig)
+
+    monkeypatch.setattr(figures, "save", save)
+
+
 @pytest.mark.parametrize("tier", PUBLISHED)
-def test_the_committed_tables_are_those_of_the_committed_records(tier, tmp_path, no_training):
+def test_the_committed_tables_are_those_of_the_committed_records(
+    tier, tmp_path, no_training, sketches
+):
     """In a clone that has only the records: every file is back, the CSVs to the byte."""
     committed = tiny.ROOT / "results" / tier
     shutil.copytree(committed / "records", tmp_path / tier / "records")
