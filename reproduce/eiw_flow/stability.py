@@ -11,28 +11,36 @@ from reproduce.target import Arm, Equivalence, Order, Pick, Target
 __all__ = ["TARGETS"]
 
 _FROZEN = {"start": 0, "a tenth": 0.1, "never": None}
-_DATA = {"smoke": ("digits",), "gpu": ("digits", "cifar32"), "paper": ("cifar10",)}
+_DATA = {
+    "smoke": ("digits",),
+    "small": ("digits", "cifar16"),
+    "gpu": ("digits", "cifar32"),
+    "paper": ("cifar10",),
+}
 
 
 def stability_arms(tier: str) -> list[Arm]:
-    return [one for data in _DATA.get(tier, ("digits", "cifar16")) for one in _arms(tier, data)]
+    """The first data set is looked at along training; the other, whose cells ``eiw-order`` has
+    too, at its end."""
+    first, *others = _DATA[tier]
+    found = _arms(tier, first, marks=20)
+    return found + [one for data in others for one in _arms(tier, data)]
 
 
-def _arms(tier: str, data: str) -> list[Arm]:
-    """The first data set of a tier is looked at along training, the other, shared with
-    ``eiw-order``, at its end."""
+def _arms(tier: str, data: str, marks: int = 0) -> list[Arm]:
     base, config = recipe(tier, data)
     steps = base["trainer.max_steps"]
-    marks: dict[str, Any] = {}
-    if data in ("digits", "cifar10"):
-        marks = {"marks.updates": sorted({max(1, steps * i // 20) for i in range(1, 21)})}
+    along: dict[str, Any] = {}
+    if marks:
+        places = {max(1, steps * i // marks) for i in range(1, marks + 1)}
+        along = {"marks.updates": sorted(places)}
     found = []
     for name, share in _FROZEN.items():
         after = None if share is None else round(share * steps)
-        changes = {**marks, "model.init_args.freeze_order_after": after}
+        changes = {**along, "model.init_args.freeze_order_after": after}
         found.append(_relabelled(arm(data, "eiw", base, config, changes=changes), "eiw", name))
     for mode in RANDOM[: 2 if tier == "smoke" else 5]:
-        one = arm(data, mode, base, config, changes=marks)
+        one = arm(data, mode, base, config, changes=along)
         found.append(_relabelled(one, "random", mode.removeprefix("random-")))
     return found
 
