@@ -17,7 +17,7 @@ OPTIONS = --tier $(TIER) --results $(RESULTS) $(if $(SEEDS),--seeds $(SEEDS)) $(
 TARGETS := $(shell sed -n 's/^ *id="\([a-z0-9-]*\)",.*/\1/p' reproduce/*/[a-z]*.py)
 PAPERS := $(subst _,-,$(patsubst reproduce/%/printed.csv,%,$(wildcard reproduce/*/printed.csv)))
 
-.PHONY: help smoke test test-slurm lint list data status report board estimate verify merge weights export bench clean all $(TARGETS) $(PAPERS)
+.PHONY: help smoke test test-slurm lint list data status report board estimate verify repeat merge weights export bench clean all $(TARGETS) $(PAPERS)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ estimate: .venv/.base  ## parameters, FLOPs and the price of a tier (TIER=paper 
 
 verify: .venv/.base  ## run one published cell of a target again and compare (TARGET=ne-epochs TIER=small)
 	@$(PY) -m reproduce verify $(TARGET) --tier $(TIER) --results $(RESULTS)
+
+repeat: .venv/.base  ## draw a target of each paper, run them again in a new folder, compare (SEED=1 TIER=small)
+	@$(PY) -m reproduce repeat --seed $(SEED) --tier $(TIER) --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(INTO),--into $(INTO))
 
 merge: .venv/.base  ## take in records from another machine (FROM=folder TIER=small)
 	@$(PY) -m reproduce merge $(FROM) --tier $(TIER) --results $(RESULTS)

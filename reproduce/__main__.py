@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ COMMANDS = {
     "report": ("rebuild tables, figures, verdicts and report", "*", "commands"),
     "estimate": ("each model's parameters, FLOPs and the price of a run", "*", "commands"),
     "verify": ("run a published cell again and compare", "+", "running"),
+    "repeat": ("draw a target of each paper, run them again and compare", "", "repeat"),
     "merge": ("take in records from another machine", "", "running"),
     "export": ("trained models as safetensors, each with its card", "+", "commands"),
     "data": ("fetch, read and verify data sources", "", "commands"),
@@ -70,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     sub["estimate"].add_argument("--flops", type=float, metavar="F", help="FLOP/s of your machine")
     sub["verify"].add_argument("--cell", metavar="CELL", help="default: the cheapest")
     sub["verify"].add_argument("--rtol", type=float, metavar="R", help="relative tolerance")
+    repeat = sub["repeat"]
+    repeat.add_argument("--seed", type=int, required=True, metavar="N", help="of the draw")
+    repeat.add_argument("--into", type=Path, default="again", metavar="DIR", help="a new folder")
+    repeat.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: cores)")
+    repeat.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        metavar="M",
+        help="draw from targets whose published cells took less, one after another",
+    )
     sub["merge"].add_argument("folder", type=Path, metavar="DIR", help="a results folder")
     sub["data"].add_argument("sources", nargs="+", metavar="SOURCE")
     sub["weights"].add_argument("name", nargs="?", metavar="NAME", help="default: list them all")

@@ -16,7 +16,7 @@ from reproduce.records import Store, fit_key
 from reproduce.target import Evaluator, Target
 from reproduce.trust import device_kind, read
 
-__all__ = ["LAX", "RTOL", "Result", "verify"]
+__all__ = ["LAX", "RTOL", "Result", "is_timing", "verify"]
 
 RTOL = 1e-6  # the same kind of device, torch and numpy
 LAX = 1e-3
@@ -76,8 +76,7 @@ def verify(
         if new["error"].startswith(missing_here):
             raise RequestError(f"{one.name} cannot run here: {new['error']}")
         return Result(False, (*lines, f"it failed: {new['error']}", "differs"))
-    timings = {name for name, unit in target.metrics.items() if unit in _CLOCKS}
-    same, said = _compare(old, new, [fit, *(e.key for e in evaluators)], timings, rtol)
+    same, said = _compare(target, old, new, [fit, *(e.key for e in evaluators)], rtol)
     return Result(same, (*lines, *said, "verified" if same else "differs"))
 
 
@@ -164,8 +163,13 @@ def _run(
 
 
 # ------------------------------------------------------------------------------------- compare
+def is_timing(target: Target, metric: str) -> bool:
+    """Whether a clock or the memory says a number: it is another one at each run."""
+    return target.metrics.get(metric) in _CLOCKS or _TIMING.fullmatch(metric) is not None
+
+
 def _compare(
-    old: Record, new: Record, keys: list[str], timings: set[str], rtol: float | None
+    target: Target, old: Record, new: Record, keys: list[str], rtol: float | None
 ) -> tuple[bool, list[str]]:
     """Whether all numbers under these keys but timings agree, and what there is to say."""
     changed = _changed(old, new)
@@ -175,7 +179,7 @@ def _compare(
     gaps = {
         where: _difference(before.get(where, ...), after.get(where, ...))
         for where in before | after
-        if where[2] not in timings and not _TIMING.fullmatch(where[2])
+        if not is_timing(target, where[2])
     }
     equal = sum(before.get(w, ...) == after.get(w, ...) for w in gaps)
     apart = sum(gap > rtol for gap in gaps.values())
