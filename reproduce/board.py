@@ -1,26 +1,35 @@
-"""Writes the verdicts, a row a target, between two marks of a Markdown file: nobody types them."""
+"""Writes answers and verdicts between marks of a Markdown file: nobody types them."""
 
 from pathlib import Path
 
 from reproduce.errors import RequestError
 from reproduce.records import write_atomically
-from reproduce.report import Section, overview
+from reproduce.report import Section, answers_table, overview
 
-__all__ = ["write_board"]
+__all__ = ["blocks", "mark", "write_board"]
 
-BEGIN, END = "<!-- board: begin -->", "<!-- board: end -->"
+
+def mark(name: str, end: str) -> str:
+    """The line that begins or ends a block."""
+    return f"<!-- {name}: {end} -->"
+
+
+def blocks(sections: list[Section]) -> dict[str, str]:
+    """What is written between the marks of each name."""
+    return {"answers": answers_table(sections).strip(), "board": overview(sections).strip()}
 
 
 def write_board(path: Path, sections: list[Section]) -> None:
-    """Replace what stands between the marks by the overview.
+    """Replace what stands between the marks: the headline answers, and a row a target.
 
     Raises:
-        RequestError: the file has no marks.
+        RequestError: the file has not both marks of a block.
     """
     text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise RequestError(f"{path} has no lines {BEGIN} and {END} to write the board between")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    table = overview(sections).strip()
-    write_atomically(path, f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
+    for name, table in blocks(sections).items():
+        begin, end = mark(name, "begin"), mark(name, "end")
+        if begin not in text or end not in text:
+            raise RequestError(f"{path} has no lines {begin} and {end} to write between")
+        before, rest = text.split(begin, 1)
+        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end, 1)[1]}"
+    write_atomically(path, text)

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reproduce import papers
 from reproduce.cells import expand
 from reproduce.progress import duration
-from reproduce.report import number
 from reproduce.target import Claim, Target
+from reproduce.wording import number
 
 __all__ = ["card"]
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from reproduce.report import Section, interval
+from reproduce.report import Section
+from reproduce.wording import interval
 
 __all__ = ["print_verdicts"]
 

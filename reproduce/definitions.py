@@ -1,4 +1,5 @@
-"""What the report's words mean: tiers, verdicts, units, and the terms of each paper's tables."""
+"""What the report's words mean: tiers, verdicts, units, the terms of each paper's tables; and the
+questions that it answers first."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Definition", "definitions", "named_in", "tiers"]
+__all__ = ["Definition", "definitions", "headlines", "named_in", "tiers"]
 
 _ROOT = Path(__file__).parent
 
@@ -45,6 +46,13 @@ def _general() -> dict[str, Any]:
 def tiers() -> dict[str, str]:
     """What each tier is, in a sentence or two."""
     return _general()["tiers"]
+
+
+@cache
+def headlines() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The questions a reader comes with, each with the ids of the claims that answer it."""
+    found = _read(_ROOT / "templates" / "headlines.yaml")
+    return tuple((one["question"], tuple(one["claims"])) for one in found)
 
 
 @cache

@@ -5,8 +5,6 @@ Pure rendering. The same sections give the same bytes, and the page asks nothing
 
 import base64
 import hashlib
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
-from reproduce.definitions import Definition, definitions, named_in, tiers
+from reproduce.definitions import Definition, definitions, headlines, named_in, tiers
 from reproduce.progress import duration
 from reproduce.records import write_atomically
+from reproduce.wording import bullets, count, grid, interval, number, plain, prose, show, spread
 
-__all__ = ["Section", "board", "duration", "interval", "number", "prose", "spread", "write"]
+__all__ = ["Section", "answers_table", "board", "overview", "write"]
 
 _VERDICTS = ("reproduced", "contradicted", "undecided", "not comparable", "not run")
 _NAMED = ("contradicted", "undecided")  # which of a target's claims an overview names
@@ -45,66 +43,6 @@ class Section:
     costs: Mapping[str, float] = field(default_factory=dict)  # compute seconds by cell
 
 
-def _absent(value: Any) -> bool:
-    return value is None or bool(pd.isna(value))
-
-
-def _exponent(x: float) -> int:
-    return math.floor(math.log10(abs(x)))
-
-
-def _trim(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def number(value: Any, digits: int = 5) -> str:
-    """``digits`` significant digits, whole numbers in full; empty for None and NaN."""
-    if _absent(value):
-        return ""
-    x = float(value)
-    if x == 0 or math.isinf(x):
-        return f"{x + 0.0:g}"
-    if not -3 <= _exponent(x) < 12:
-        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-        return f"{_trim(mantissa)}e{int(exponent)}"
-    return _trim(f"{x:.{max(0, digits - 1 - _exponent(x))}f}")
-
-
-def _show(value: Any) -> str:
-    """Words as they are, numbers as someone typed them: axes, and what a paper prints."""
-    return str(value) if isinstance(value, str | bool) else number(value, 9)
-
-
-def spread(mean: Any, low: Any, high: Any) -> tuple[str, ...]:
-    """A mean and its interval with the decimals that the interval's width deserves.
-
-    Two digits of the half-width, but at least four and at most six significant digits in all.
-    """
-    if any(_absent(v) or math.isinf(v) for v in (mean, low, high)) or low >= high:
-        return number(mean), number(low), number(high)
-    top = _exponent(max(abs(mean), abs(low), abs(high)))
-    decimals = min(max(1 - _exponent((high - low) / 2), 3 - top), 5 - top)
-    shift = 0 if -3 <= top < 12 else top
-    places = max(0, decimals + shift)
-    tail = f"e{shift}" if shift else ""
-    # + 0.0 turns a rounded -0.0 into 0.0
-    texts = (f"{round(v / 10.0**shift, places) + 0.0:.{places}f}" for v in (mean, low, high))
-    return tuple(text + tail for text in texts)
-
-
-def interval(mean: Any, low: Any, high: Any, n: Any = None, unit: str = "") -> str:
-    """``254.6 [251.2, 258.0] nats, n = 3``, without the parts that are not known."""
-    centre, lower, upper = spread(mean, low, high)
-    if not centre:
-        return ""
-    words = (centre, f"[{lower}, {upper}]" if lower and upper else "", unit)
-    return " ".join(filter(None, words)) + ("" if _absent(n) else f", n = {number(n)}")
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}" + ("" if n == 1 else "s")
-
-
 def _papers(sections: Iterable[Section]) -> list[tuple[str, list[Section]]]:
     """Each paper's name with its sections: the known ones in their order, then any other."""
     groups: dict[str, list[Section]] = {paper: [] for paper in _PAPERS}
@@ -125,7 +63,7 @@ def _claims(section: Section) -> list[dict[str, str]]:
                 "claim": v.claim,
                 "target": section.target.id,
                 "statement": v.statement,
-                "paper": _show(v.paper_value),
+                "paper": show(v.paper_value),
                 "ours": interval(v.ours, v.ci_low, v.ci_high, v.n, unit),
                 "smallest visible effect": f"{effect} {unit}".strip() if effect else "",
                 "verdict": v.verdict,
@@ -137,6 +75,40 @@ def _claims(section: Section) -> list[dict[str, str]]:
     return claims
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the evidence says of one of the suite's headline questions."""
+
+    question: str
+    claims: list[dict[str, str]]  # in words
+    compute: str  # of all targets that the claims belong to, in words
+
+
+def _answers(sections: Sequence[Section]) -> list[Answer]:
+    """The headline questions of which a claim is judged here."""
+    claims = {c["claim"]: (c, s) for s in sections for c in _claims(s)}
+    answers = []
+    for question, names in headlines():
+        found = [claims[name] for name in names if name in claims]
+        if any(claim["verdict"] in _VERDICTS[:3] for claim, _ in found):
+            costs = {name: cost for _, s in found for name, cost in s.costs.items()}
+            words = f"{duration(sum(costs.values()))} of compute"
+            answers.append(Answer(question, [claim for claim, _ in found], words))
+    return answers
+
+
+def answers_table(sections: Sequence[Section]) -> str:
+    """The headline questions, their claims and what it cost to see, as a Markdown table."""
+    rows = []
+    for answer in _answers(sections):
+        rows.append([answer.question, "", "", answer.compute])
+        for c in answer.claims:
+            verdict = f"{c['verdict']} ({c['reason']})" if c["reason"] else c["verdict"]
+            rows.append([c["statement"], c["ours"], verdict, f"`{c['claim']}`"])
+    labels = ("question and claims", "ours, 95 % interval", "verdict", "cost, claim")
+    return grid([(label, False) for label in labels], rows) + "\n" if rows else ""
+
+
 def _table(table: pd.DataFrame) -> dict[str, Any]:
     """Columns as (label, right-aligned) and rows of text; optional columns only if they speak."""
     names = list(table.columns)
@@ -144,26 +116,26 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
     rows = []
     for row in table.to_dict("records"):
         mean, low, high = spread(*(row.get(k) for k in ("mean", "ci_low", "ci_high")))
-        paper, error = _show(row.get("paper")), number(row.get("paper_error"))
+        paper, error = show(row.get("paper")), number(row.get("paper_error"))
         rows.append(
-            {str(axis): _show(row[axis]) for axis in axes}
-            | {k: _show(row.get(k)) for k in ("metric", "unit")}
+            {str(axis): show(row[axis]) for axis in axes}
+            | {k: show(row.get(k)) for k in ("metric", "unit")}
             | {"ours": mean, "95 % interval": f"[{low}, {high}]" if low and high else ""}
             | {"paper": f"{paper} ± {error}" if paper and error.strip("0") else paper}
-            | {"note": _show(row.get("note")), "sd": number(row.get("sd"), 3)}
+            | {"note": show(row.get("note")), "sd": number(row.get("sd"), 3)}
             | {"n": number(row.get("n")), "failed": number(row.get("n_failed") or None)}
-            | {"source": _show(row.get("paper_source"))}
+            | {"source": show(row.get("paper_source"))}
         )
     optional = {"unit", "note", "failed", "source"}
     labels = [k for k in (rows[0] if rows else ()) if k not in optional or any(r[k] for r in rows)]
     right = {str(axis) for axis in axes if pd.api.types.is_numeric_dtype(table[axis])}
     right |= {"ours", "95 % interval", "paper", "sd", "n", "failed"}
-    grid = [[row[label] for label in labels] for row in rows]
-    return {"columns": [(label, label in right) for label in labels], "rows": grid}
+    texts = [[row[label] for label in labels] for row in rows]
+    return {"columns": [(label, label in right) for label in labels], "rows": texts}
 
 
 def _cost(sections: Sequence[Section]) -> str:
-    cells = _count(sum(s.cells for s in sections), "cell")
+    cells = count(sum(s.cells for s in sections), "cell")
     wall_s = sum(s.wall_s for s in sections)
     words = (
         f"{sum(s.done for s in sections)} of {cells} done, {sum(s.failed for s in sections)} "
@@ -183,7 +155,7 @@ def _summary(sections: Sequence[Section]) -> list[str]:
     if not n:
         return ["No statistical claim is judged here, so chance has no part in the verdicts."]
     words = [
-        f"{_count(n, 'claim')} other than identities {'is' if n == 1 else 'are'} judged here "
+        f"{count(n, 'claim')} other than identities {'is' if n == 1 else 'are'} judged here "
         "(reproduced, contradicted or undecided). Chance alone would give about "
         f"{number(0.05 * n, 3)} false verdicts among them (0.05 × {n})."
     ]
@@ -205,43 +177,16 @@ def _flaws(sections: Sequence[Section]) -> list[tuple[str, list[str]]]:
     return [(words, ids) for words, ids in found if ids]
 
 
-def prose(text: str) -> Markup:
-    """Escaped text in which `code` and indices (S_NN) are set as such."""
-
-    def mark(match: re.Match[str]) -> str:
-        code, letter, index = match.groups()
-        return f"<code>{code}</code>" if code else f"{letter}<sub>{index}</sub>"
-
-    return Markup(re.sub(r"`([^`]+)`|\b([A-Z])_(\w+)", mark, str(escape(text))))
-
-
-def _plain(text: str) -> str:
-    """One line of Markdown that may stand in a table; no markup but `code`."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    parts[::2] = [re.sub(r"([\\*<>])", r"\\\1", part) for part in parts[::2]]
-    return "".join(parts).replace("|", r"\|")
-
-
-def _grid(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
-    head = [[_plain(label) for label, _ in columns], ["---:" if r else "---" for _, r in columns]]
-    body = [[_plain(cell) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in head + body)
-
-
-def _bullets(title: str, lines: Iterable[str]) -> list[str]:
-    return [title, "\n".join(f"- {_plain(line)}" for line in lines)] if lines else []
-
-
 def board(sections: list[Section]) -> str:
     """The verdict board as a Markdown table, paper by paper."""
     keys = ("statement", "paper", "ours", "smallest visible effect", "verdict")
     rows: list[list[str]] = []
     for name, group in _papers(sections):
         claims = [claim for s in group for claim in _claims(s)]
-        rows += [[f"{name}: {_count(len(claims), 'claim')}", *[""] * len(keys)]] if claims else []
+        rows += [[f"{name}: {count(len(claims), 'claim')}", *[""] * len(keys)]] if claims else []
         rows += [[f"`{c['claim']}`", *(c[k] for k in keys)] for c in claims]
     labels = ["claim", "statement", "paper's value", "ours, 95 % interval", *keys[3:]]
-    table = _grid([(label, False) for label in labels], rows)
+    table = grid([(label, False) for label in labels], rows)
     return table + "\n" if rows else "No claim yet.\n"
 
 
@@ -249,7 +194,7 @@ def overview(sections: list[Section]) -> str:
     """A row a target, as a Markdown table: its question, and its claims by verdict."""
     rows: list[list[str]] = []
     for name, group in _papers(sections):
-        rows += [[f"{name}: {_count(len(group), 'target')}", "", "", ""]]
+        rows += [[f"{name}: {count(len(group), 'target')}", "", "", ""]]
         for section in group:
             slugs: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
             for v in section.verdicts:
@@ -259,11 +204,13 @@ def overview(sections: list[Section]) -> str:
             target = section.target
             rows.append([f"`{target.id}`", target.question, ", ".join(told), "; ".join(named)])
     labels = ("target", "question", "claims", "contradicted or undecided")
-    return _grid([(label, False) for label in labels], rows) + "\n"
+    return grid([(label, False) for label in labels], rows) + "\n"
 
 
 def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
     parts = ["# Do the papers' claims hold?", f"Tier `{page['tier']}`. {page['meaning']}"]
+    if short := answers_table(sections):
+        parts += ["## In short", short]
     parts += ["## Verdict board", ", ".join(f"{n} {v}" for v, n in page["counts"]) + "."]
     parts += [*page["summary"], f"{page['cost']}."]
     parts += [f"{words} {', '.join(ids)}." for words, ids in page["flaws"]]
@@ -273,31 +220,31 @@ def _markdown(page: Mapping[str, Any], sections: list[Section]) -> str:
         parts.append(f"## {name}")
         for shown in group:
             section, target = shown["section"], shown["section"].target
-            parts.append(f"### {_plain(target.title)} (`{target.id}`)")
+            parts.append(f"### {plain(target.title)} (`{target.id}`)")
             words = (target.question, target.reference, *target.how.split("\n\n"))
-            parts += [_plain(text) for text in words if text]
+            parts += [plain(text) for text in words if text]
             claims = [[claim[k] for k in keys] for claim in shown["claims"]]
-            parts += [_grid([(k, False) for k in keys], claims)] if claims else []
+            parts += [grid([(k, False) for k in keys], claims)] if claims else []
             if shown["figure"]:
-                parts.append(f"![{_plain(target.title)}]({shown['figure'].stem}.png)")
+                parts.append(f"![{plain(target.title)}]({shown['figure'].stem}.png)")
             rows = shown["table"]["rows"]
-            grid = _grid(shown["table"]["columns"], rows) if rows else "No row yet."
-            fold = f"<details><summary>{len(rows)} rows</summary>\n\n{grid}\n\n</details>"
-            parts += [fold if len(rows) > 24 else grid, f"{shown['cost']}."]
-            parts += _bullets("Stale records:", section.stale)
-            parts += _bullets("Departures from the paper:", target.departures)
+            table = grid(shown["table"]["columns"], rows) if rows else "No row yet."
+            fold = f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n\n</details>"
+            parts += [fold if len(rows) > 24 else table, f"{shown['cost']}."]
+            parts += bullets("Stale records:", section.stale)
+            parts += bullets("Departures from the paper:", target.departures)
             parts.append(f"Repeat it: `{section.command}`")
     parts.append("## Definitions")
     for name, group in page["definitions"]:
         parts.append(f"### {name}")
         parts.append("\n".join(_plain_definition(d) for d in group))
-    parts += _bullets("## Provenance", [f"{k}: {v}" for k, v in page["provenance"].items()])
+    parts += bullets("## Provenance", [f"{k}: {v}" for k, v in page["provenance"].items()])
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _plain_definition(d: Definition) -> str:
     names = f" ({', '.join(f'`{name}`' for name in d.names)})" if d.names else ""
-    return f"- {d.term}{names}: {_plain(d.text)}"
+    return f"- {d.term}{names}: {plain(d.text)}"
 
 
 def _image(figure: Path) -> str:
@@ -316,6 +263,7 @@ def write(tier: str, sections: list[Section], out: Path, provenance: dict[str, s
         "tier": tier,
         "meaning": tiers()[tier],
         "definitions": [(name, definitions(group)) for group, name in _GROUPS.items()],
+        "answers": _answers(sections),
         "counts": [(verdict, found.count(verdict)) for verdict in _VERDICTS],
         "summary": _summary(sections),
         "cost": _cost(sections),

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from sections import SVG, TARGET, section, table, verdict
 
-from reproduce.report import board, duration, interval, number, prose, spread, write
+from reproduce.progress import duration
+from reproduce.report import board, write
+from reproduce.wording import interval, number, prose, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -323,3 +325,41 @@ def test_a_short_log_axis_has_few_labels_that_do_not_overlap(ends, labels, tmp_p
     assert labels is None or seen == labels
     assert not any(t.get_text() for t in ax.get_xticklabels(minor=True))
     plt.close(fig)
+
+
+# ------------------------------------------------------------------------------- headline answers
+@pytest.fixture
+def asked(monkeypatch):
+    """A page that answers one question, of two claims that are there and one that is not."""
+    names = ("ne-epochs/rises", "ne-epochs/falls", "x/unknown")
+    monkeypatch.setattr("reproduce.report.headlines", lambda: (("Does S_NN rise?", names),))
+    claims = [verdict(), verdict(claim="ne-epochs/falls", verdict="contradicted")]
+    return [section(verdicts=claims, costs={"a": 60.0, "b": 3540.0})]
+
+
+def test_headline_questions_come_first_with_their_cost(asked, tmp_path):
+    page, text = pages(tmp_path, asked)
+    assert 0 < page.index('id="short"') < page.index('id="board"')
+    assert "Seen with 60 min of compute." in page
+    short = text[text.index("## In short") : text.index("## Verdict board")]
+    assert "| Does S_NN rise? |  |  | 60 min of compute |" in short
+    assert [line.split("|")[3].strip() for line in short.splitlines()[5:7]] == [
+        "reproduced (weakest: D=9)",
+        "contradicted (weakest: D=9)",
+    ]
+
+
+def test_a_question_without_a_judged_claim_is_not_asked(asked, tmp_path):
+    for claim in asked[0].verdicts:
+        claim.verdict = "not comparable"
+    page, text = pages(tmp_path, asked)
+    assert 'id="short"' not in page
+    assert "In short" not in text
+
+
+def test_headlines_name_claims_that_exist():
+    from reproduce.definitions import headlines
+    from reproduce.papers import targets
+
+    known = {f"{t.id}/{c.slug}" for t in targets().values() for c in t.claims}
+    assert {name for _, names in headlines() for name in names} <= known
