@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reproduce.errors import RequestError
 from reproduce.records import write_atomically
-from reproduce.report import Section, answers_table, overview
+from reproduce.report import Section, answers_table, costs_table, overview
 
 __all__ = ["blocks", "mark", "write_board"]
 
@@ -16,11 +16,12 @@ def mark(name: str, end: str) -> str:
 
 def blocks(sections: list[Section]) -> dict[str, str]:
     """What is written between the marks of each name."""
-    return {"answers": answers_table(sections).strip(), "board": overview(sections).strip()}
+    tables = {"answers": answers_table, "board": overview, "costs": costs_table}
+    return {name: table(sections).strip() for name, table in tables.items()}
 
 
 def write_board(path: Path, sections: list[Section]) -> None:
-    """Replace what stands between the marks: the headline answers, and a row a target.
+    """Replace what stands between the marks: headline answers, a row a target, costs.
 
     Raises:
         RequestError: the file has not both marks of a block.

@@ -18,7 +18,7 @@ from reproduce.progress import duration
 from reproduce.records import write_atomically
 from reproduce.wording import bullets, count, grid, interval, number, plain, prose, show, spread
 
-__all__ = ["Section", "answers_table", "board", "overview", "write"]
+__all__ = ["Section", "answers_table", "board", "costs_table", "overview", "write"]
 
 _VERDICTS = ("reproduced", "contradicted", "undecided", "not comparable", "not run")
 _NAMED = ("contradicted", "undecided")  # which of a target's claims an overview names
@@ -146,6 +146,17 @@ def _cost(sections: Sequence[Section]) -> str:
     if not shared:
         return words
     return f"{words} ({len(costs)} cells and {duration(sum(costs.values()))} without shared ones)"
+
+
+def costs_table(sections: Sequence[Section]) -> str:
+    """What each paper's targets have cost so far, as a Markdown table."""
+    rows = []
+    for name, group in _papers(sections):
+        costs = {cell: cost for s in group for cell, cost in s.costs.items() if cost}
+        words = duration(sum(costs.values())) if costs else "not run yet"
+        rows.append([name, str(len(group)), str(len(costs)), words])
+    labels = [("paper", False), ("targets", True), ("cells", True), ("compute", True)]
+    return grid(labels, rows) + "\n"
 
 
 def _summary(sections: Sequence[Section]) -> list[str]:

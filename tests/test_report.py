@@ -357,6 +357,17 @@ def test_a_question_without_a_judged_claim_is_not_asked(asked, tmp_path):
     assert "In short" not in text
 
 
+def test_costs_count_shared_cells_once_and_cells_that_were_not_run_not_at_all():
+    from reproduce.report import costs_table
+
+    both = [section(costs={"a": 60.0, "b": 3540.0, "c": 0.0}), section(costs={"a": 60.0})]
+    other = section({"paper": "simflow"}, costs={"d": 0.0})
+    assert costs_table([*both, other]).splitlines()[2:] == [
+        "| Neural Entropy | 2 | 2 | 60 min |",
+        "| SimFlow | 1 | 0 | not run yet |",
+    ]
+
+
 def test_headlines_name_claims_that_exist():
     from reproduce.definitions import headlines
     from reproduce.papers import targets
