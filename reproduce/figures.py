@@ -75,14 +75,20 @@ def _few_ticks(axis: Any) -> None:
     axis.set_major_formatter("{x:,g}")
 
 
-def save(fig: Any, path: Path) -> None:
-    """Write ``path`` as .svg and .png, atomically and without a time stamp."""
+def save(fig: Any, path: Path, source: str = "") -> None:
+    """Write ``path`` as .svg and .png, atomically and without a time stamp.
+
+    Args:
+        source: what it was drawn from, which both files then name in their metadata.
+    """
     import matplotlib.pyplot as plt
 
     for ax in fig.axes:
         _few_ticks(ax.xaxis)
         _few_ticks(ax.yaxis)
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+    named = {"Source": source} if source else {}
+    for suffix, without in ((".png", "Software"), (".svg", "Date")):
+        metadata = {without: None, **named}
         temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
         fig.savefig(temporary, dpi=150, metadata=metadata)
         fig.set_layout_engine("none")  # laid out once: the second file is the same picture

@@ -1,5 +1,7 @@
 """From records to everything a reader sees: tables, claims, figures, report. Trains nothing."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,7 +97,18 @@ def _draw(seen: Observed, store: Store) -> None:
     ]
     if records:
         drawn = named(seen.target.figure)(seen, records)
-        figures.save(drawn, store.root / f"{seen.target.id}.svg")
+        figures.save(drawn, store.root / f"{seen.target.id}.svg", _digest(records))
+
+
+def _digest(records: list[dict[str, Any]]) -> str:
+    """Of all numbers that a figure may show, and not of when and where they were made."""
+    told = hashlib.sha256()
+    for record in records:
+        parts = {k: record[k] for k in ("cell", "metrics", "curves")}
+        told.update(json.dumps(parts, sort_keys=True).encode())
+        for name, array in sorted(record["arrays"].items()):
+            told.update(name.encode() + array.tobytes())
+    return told.hexdigest()
 
 
 def _section(reading: _Reading, store: Store) -> Section:

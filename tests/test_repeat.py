@@ -28,7 +28,7 @@ def run(*args) -> int:
 def published(tmp_path, monkeypatch):
     """Results in which two of three targets are complete."""
     tiny.register(monkeypatch, TIMED, OTHER, tiny.target("missing", lrs=(5e-3,)))
-    monkeypatch.setattr("reproduce.figures.save", lambda figure, path: None)
+    monkeypatch.setattr("reproduce.figures.save", lambda figure, path, source: None)
     assert run("run", "timed", "other", "--results", tmp_path / "results") == 0
     return tmp_path / "results"
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import tiny
+from PIL import Image
 
 from reproduce import figures, launchers
 from reproduce.__main__ import main
@@ -76,21 +77,26 @@ PUBLISHED = sorted(
 
 @pytest.fixture
 def sketches(monkeypatch):
-    """Figures are composed but not rendered, which would take most of the time."""
+    """Figures are composed but not rendered, which would take most of the time; what each is
+    drawn from."""
+    sources = {}
 
-    def save(fig, path):
+    def save(fig, path, source):
         path.with_suffix(".svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
         path.with_suffix(".png").touch()
+        sources[path.stem] = source
         plt.close(fig)
 
     monkeypatch.setattr(figures, "save", save)
+    return sources
 
 
 @pytest.mark.parametrize("tier", PUBLISHED)
-def test_the_committed_tables_are_those_of_the_committed_records(
+def test_the_committed_tables_and_figures_are_those_of_the_committed_records(
     tier, tmp_path, no_training, sketches
 ):
-    """In a clone that has only the records: every file is back, the CSVs to the byte."""
+    """In a clone that has only the records: every file is back, the CSVs to the byte, and each
+    figure names the numbers that it shows."""
     committed = tiny.ROOT / "results" / tier
     shutil.copytree(committed / "records", tmp_path / tier / "records")
     assert main(["report", "--tier", tier, "--results", str(tmp_path)]) == 0
@@ -100,6 +106,11 @@ def test_the_committed_tables_are_those_of_the_committed_records(
         if name.endswith(".csv"):
             assert made[name] == known[name], name
     assert b"Stale records" not in made["report.md"]
+    assert sketches
+    for name, source in sketches.items():
+        with Image.open(committed / f"{name}.png") as picture:
+            assert picture.text.get("Source") == source, f"{name}.png is stale"
+        assert source in (committed / f"{name}.svg").read_text(), f"{name}.svg is stale"
 
 
 def test_tables_alone_are_the_same_tables(finished, tmp_path, no_training):
