@@ -21,7 +21,7 @@ from reproduce.tables import Observed, summary_table
 from reproduce.target import TIERS, Identity, Printed, Trend, Value, named
 
 TARGETS = {t.id: t for t in targets().values() if t.paper == "simflow"}
-DERIVED = {"psnr_lost", "psnr_goes_with_gfd", "gfd_guided"}
+DERIVED = {"beyond_reconstruction", "psnr_lost", "psnr_goes_with_gfd", "gfd_guided"}
 
 
 def test_the_targets_are_the_papers_seventeen():
@@ -321,6 +321,23 @@ def test_psnr_lost_is_against_the_best_of_the_same_seed():
     lost = paired.ladder(rows, "small")
     lost = lost[lost["metric"] == "psnr_lost"].set_index("seed")["value"]
     assert lost.to_dict() == {0: 8.0, 1: 6.0}
+
+
+def test_what_samples_lack_beyond_reconstructions():
+    rows = [
+        ("a", variant, seed, metric, value + seed)
+        for variant, gfd, rfd in (("frozen/learnable", 6.0, 1.0), ("e2e/fixed", 5.0, 4.5))
+        for seed in (0, 1)
+        for metric, value in (("gfd_classifier", gfd), ("rfd_classifier", rfd - 2 * seed))
+    ]
+    found = paired.ladder(frame(rows), "small")
+    gap = found[found["metric"] == "beyond_reconstruction"].set_index(["variant", "seed"])["value"]
+    assert gap.to_dict() == {
+        ("frozen/learnable", 0): 5.0,
+        ("frozen/learnable", 1): 7.0,
+        ("e2e/fixed", 0): 0.5,
+        ("e2e/fixed", 1): 2.5,
+    }
 
 
 def test_ranks_of_the_papers_own_table_agree_by_0_83():

@@ -14,10 +14,20 @@ def _lost(rows: pd.DataFrame, axis: str, control: str, by: list[str]) -> pd.Data
     return both.assign(metric="psnr_lost", value=both["control"] - both["value"], cell="")
 
 
+def _beyond(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    samples, copies = (
+        rows[rows["metric"] == metric] for metric in ("gfd_classifier", "rfd_classifier")
+    )
+    both = samples.merge(copies[[*by, "value"]], on=by, suffixes=("", "_copies"))
+    gap = both["value"] - both["value_copies"]
+    return both.assign(metric="beyond_reconstruction", value=gap, cell="")
+
+
 def ladder(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
-    """PSNR lost against frozen/learnable; PSNR's rank correlation with gfd over the variants."""
+    """PSNR lost against frozen/learnable; PSNR's rank correlation with gfd over the variants; and
+    ``beyond_reconstruction``, what samples are further away than reconstructions."""
     by = ["data", "seed"]
-    found = [_lost(rows, "variant", "frozen/learnable", by)]
+    found = [_lost(rows, "variant", "frozen/learnable", by), _beyond(rows, [*by, "variant"])]
     wide = rows[rows["metric"].isin(["psnr", "gfd_classifier"])].pivot_table(
         index=[*by, "variant"], columns="metric", values="value"
     )

@@ -50,6 +50,7 @@ VARIANTS_TARGET = Target(
         "gfd_classifier_held_out": "",
         "floor": "",
         "rfd_classifier": "",
+        "beyond_reconstruction": "",
         "psnr": "dB",
         "psnr_noisy": "dB",
         "accuracy": "",
