@@ -100,6 +100,11 @@ def test_every_metric_of_a_target_is_measured(tier):
         if seen.cells["status"].eq("done").all():  # else it is on its way
             found, asked = set(seen.rows["metric"]), set(target.metrics)
             assert found <= asked, target.id
+            # a metric of each block of a flow: larger tiers have more of them
+            stems = {metric.rstrip("0123456789") for metric in found}
+            asked -= {
+                m for m in asked - found if m[-1].isdigit() and m.rstrip("0123456789") in stems
+            }
             elsewhere = [e for e in target.evaluators if e.tiers and tier not in e.tiers]
             assert found == asked or elsewhere, (target.id, asked - found)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import tiny
@@ -28,7 +29,7 @@ def run(*args) -> int:
 def published(tmp_path, monkeypatch):
     """Results in which two of three targets are complete."""
     tiny.register(monkeypatch, TIMED, OTHER, tiny.target("missing", lrs=(5e-3,)))
-    monkeypatch.setattr("reproduce.figures.save", lambda figure, path, source: None)
+    monkeypatch.setattr("reproduce.figures.save", lambda figure, path, source: plt.close(figure))
     assert run("run", "timed", "other", "--results", tmp_path / "results") == 0
     return tmp_path / "results"
 
