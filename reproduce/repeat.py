@@ -199,7 +199,7 @@ def _numbers(before: Observed, after: Observed) -> Iterator[dict[str, object]]:
     for at, row in both.iterrows():
         named = dict(zip(keys, at if isinstance(at, tuple) else (at,), strict=True))
         metric = str(named.pop("metric"))
-        where = ", ".join(f"{k}={v}" for k, v in named.items() if not _nothing(v))
+        where = ", ".join(f"{k}={v}" for k, v in named.items() if not pd.isna(v))
         yield {
             "kind": "number",
             "what": f"{metric} ({where})" if where else metric,
@@ -213,10 +213,6 @@ def _numbers(before: Observed, after: Observed) -> Iterator[dict[str, object]]:
             "within": _within(row["mean"], row["ci_low"], row["ci_high"], row["again"]),
             "clock": is_timing(before.target, metric),
         }
-
-
-def _nothing(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _within(ours: float, low: float, high: float, again: float) -> bool:

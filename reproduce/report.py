@@ -75,6 +75,11 @@ def _claims(section: Section) -> list[dict[str, str]]:
     return claims
 
 
+def _costs(sections: Iterable[Section]) -> dict[str, float]:
+    """Compute seconds by cell; one that targets share stands there once."""
+    return {cell: cost for s in sections for cell, cost in s.costs.items()}
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the evidence says of one of the suite's headline questions."""
@@ -91,7 +96,7 @@ def _answers(sections: Sequence[Section]) -> list[Answer]:
     for question, names in headlines():
         found = [claims[name] for name in names if name in claims]
         if any(claim["verdict"] in _VERDICTS[:3] for claim, _ in found):
-            costs = {name: cost for _, s in found for name, cost in s.costs.items()}
+            costs = _costs(s for _, s in found)
             words = f"{duration(sum(costs.values()))} of compute"
             answers.append(Answer(question, [claim for claim, _ in found], words))
     return answers
@@ -141,7 +146,7 @@ def _cost(sections: Sequence[Section]) -> str:
         f"{sum(s.done for s in sections)} of {cells} done, {sum(s.failed for s in sections)} "
         f"failed, {sum(len(s.stale) for s in sections)} stale; {duration(wall_s)} of compute"
     )
-    costs = {name: cost for s in sections for name, cost in s.costs.items()}
+    costs = _costs(sections)
     shared = sum(len(s.costs) for s in sections) - len(costs)
     if not shared:
         return words
@@ -152,8 +157,8 @@ def costs_table(sections: Sequence[Section]) -> str:
     """What each paper's targets have cost so far, as a Markdown table."""
     rows = []
     for name, group in _papers(sections):
-        costs = {cell: cost for s in group for cell, cost in s.costs.items() if cost}
-        words = duration(sum(costs.values())) if costs else "not run yet"
+        costs = [cost for cost in _costs(group).values() if cost]
+        words = duration(sum(costs)) if costs else "not run yet"
         rows.append([name, str(len(group)), str(len(costs)), words])
     labels = [("paper", False), ("targets", True), ("cells", True), ("compute", True)]
     return grid(labels, rows) + "\n"
