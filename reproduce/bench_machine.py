@@ -3,10 +3,9 @@
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
-from reproduce.provenance import cores
+from reproduce.provenance import cores, cpu_info, cpu_name
 
 __all__ = ["machine"]
 
@@ -19,11 +18,11 @@ def machine() -> dict[str, Any]:
 
     ``threads`` is what torch takes by itself; ``load`` the machine's average over the last minute.
     """
-    info = _cpuinfo()
+    info = cpu_info()
     flags = (info.get("flags") or info.get("Features", "")).split()
     pages = "SC_PHYS_PAGES" in os.sysconf_names and os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_name(),
         "cores": cores(),
         "memory_gib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**30) if pages else "",
         "flags": " ".join(flag for flag in _FLAGS if flag in flags),
@@ -34,16 +33,6 @@ def machine() -> dict[str, Any]:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or cores(),
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's entries of Linux's list; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _system() -> str:

@@ -1,8 +1,9 @@
-"""What a record rests on: commit, packages, memory, the hour."""
+"""What a record rests on: commit, packages, processor, memory, the hour."""
 
 import datetime
 import importlib.metadata
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cores", "peak_mib", "provenance", "threads_of_a_worker"]
+__all__ = ["cores", "cpu_info", "cpu_name", "peak_mib", "provenance", "threads_of_a_worker"]
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "datasets", "torchmetrics")
 
@@ -44,6 +45,29 @@ def _packages() -> dict[str, str]:
     return found
 
 
+@cache
+def _processor() -> str:
+    """Its name, and the instructions that torch chose: with others sums are rounded otherwise."""
+    import torch
+
+    return f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def cpu_name() -> str:
+    """As its maker calls it, else its architecture."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info() -> dict[str, str]:
+    """The first processor's entries of Linux's list; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
 def provenance(device: str) -> dict[str, Any]:
     """Keys of a record that say how it came to be; none of them enters a table."""
     sha, dirty = _git()
@@ -56,6 +80,7 @@ def provenance(device: str) -> dict[str, Any]:
         "git_sha": sha,
         "dirty": dirty,
         "packages": _packages(),
+        "processor": _processor(),
         "peak_mem_mb": round(peak, 1),
         "utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

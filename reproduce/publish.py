@@ -130,8 +130,9 @@ def _section(reading: _Reading, store: Store) -> Section:
 
 
 def _origins(store: Store) -> dict[str, str]:
-    """Commits, devices and packages of the tier's records, each with how many records it made."""
-    counts: dict[str, Counter[str]] = {k: Counter() for k in ("commit", "device", "packages")}
+    """What made the tier's records, each with how many it made."""
+    kinds = ("commit", "device", "processor", "packages")
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     for path in sorted((store.root / "records").glob("*/*.json")):
         try:
             record: Any = read_record(path)
@@ -141,6 +142,7 @@ def _origins(store: Store) -> dict[str, str]:
         changed = " with changes" if record["dirty"] else ""
         counts["commit"][(record["git_sha"] or "unknown")[:12] + changed] += 1
         counts["device"][f"{record['device']}, {record['precision']}"] += 1
+        counts["processor"][record.get("processor") or "not recorded"] += 1
         counts["packages"][", ".join(f"{k} {packages[k]}" for k in sorted(packages))] += 1
     return {
         key: "; ".join(f"{value} ({n})" for value, n in sorted(found.items()))

@@ -249,9 +249,10 @@ def _check_numbers(record: dict[str, Any]) -> None:
     _need(isinstance(record.get("error", ""), str), "its error is no text")
     words = [record["device"], *record["targets"], *record["packages"].values()]
     words += [record[k] for k in ("git_sha", "data_sha256") if record[k] is not None]
+    words += [record["processor"]] if "processor" in record else []
     _need(
         all(isinstance(w, str) and 0 < len(w) <= 100 for w in [*words, record["utc"]]),
-        "its device, targets, packages, hashes or hour are no short texts",
+        "its device, processor, targets, packages, hashes or hour are no short texts",
     )
     _need(record["dirty"] in (True, False, None), "its dirty is neither true, false nor null")
     _need(type(record["params"]) is int and record["params"] >= 0, "its params are no count")

@@ -18,7 +18,7 @@ from reproduce.trust import device_kind, read
 
 __all__ = ["LAX", "RTOL", "Result", "is_timing", "verify"]
 
-RTOL = 1e-6  # the same kind of device, torch and numpy
+RTOL = 1e-6  # the same kind of device, processor, torch and numpy
 LAX = 1e-3
 ROUNDING = 1e-12  # what is left where terms cancel
 
@@ -52,7 +52,7 @@ def verify(
     Args:
         cell: its name or the beginning of it; None takes the cell that took the least time.
         rtol: the relative difference that passes; None takes ``RTOL``, or ``LAX`` where the kind
-            of device or the version of torch or numpy is another.
+            of device, the processor, or the version of torch or numpy is another or not known.
         send: gets progress as small dicts.
 
     Raises:
@@ -203,9 +203,13 @@ def _compare(
         if old[name] != new[name]
     ]
     lines += exact or [f"params {old['params']} and data {str(old['data_sha256'])[:12]} are equal"]
-    lines.append(
-        f"tolerance {rtol:g}: " + ("; ".join(changed) or "same kind of device, torch and numpy")
-    )
+    same = "same kind of device, processor, torch and numpy"
+    lines.append(f"tolerance {rtol:g}: {'; '.join(changed) or same}")
+    if apart and changed:
+        lines.append(
+            "what changed rounds otherwise, and long training amplifies it: make repeat compares "
+            "what then matters, the claims"
+        )
     lines.append(f"wall time {old['wall_s']:.1f} s then, {new['wall_s']:.1f} s now")
     lines.append(f"commit {_commit(old)} then, {_commit(new)} now")
     return not apart and not exact, lines
@@ -245,14 +249,19 @@ def _said(value: Any) -> str:
 
 
 def _changed(old: Record, new: Record) -> list[str]:
-    """What may move the last digits: kind of device, precision, torch, numpy."""
+    """What may move the last digits: kind of device, processor, precision, torch, numpy."""
     pairs = {
         "device": (device_kind(old), device_kind(new)),
+        "processor": (old.get("processor"), new.get("processor")),
         "precision": (old["precision"], new["precision"]),
     }
     for name in ("torch", "numpy"):
         pairs[name] = (old["packages"].get(name), new["packages"].get(name))
-    return [f"{name} {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]
+    return [
+        f"{name} {then or 'unknown'} then, {now or 'unknown'} now"
+        for name, (then, now) in pairs.items()
+        if then != now
+    ]
 
 
 def _commit(record: Record) -> str:

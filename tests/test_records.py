@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import tiny
+import torch
 
 from reproduce import papers, runner
 from reproduce.__main__ import main
@@ -139,6 +140,7 @@ def test_a_record_has_the_keys_of_the_contract(run, tmp_path):
         assert record["wall_s"] > 0
         assert record["peak_mem_mb"] > 10
         assert record["packages"]["torch"]
+        assert record["processor"].endswith(torch.backends.cpu.get_cpu_capability())
         assert nine_digits(record) == record
 
 
