@@ -47,10 +47,10 @@ def _packages() -> dict[str, str]:
 
 @cache
 def _processor() -> str:
-    """Its name, and the instructions that torch chose: with others sums are rounded otherwise."""
-    import torch
-
-    return f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    """Its name and its widest vectors: with others, sums are rounded otherwise."""
+    flags = cpu_info().get("flags", "").split()
+    vectors = next((flag for flag in ("avx512f", "avx2") if flag in flags), "")
+    return f"{cpu_name()} {vectors}".strip()[:100]
 
 
 def cpu_name() -> str:
