@@ -47,7 +47,7 @@ smoke: .venv/.base  ## every target at the smoke tier: tables, verdicts, a repor
 	@$(PY) -m reproduce run all --tier smoke --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS))
 
 test: .venv/.test  ## the test suite (no network, random order, two processes)
-	@$(PY) -m pytest -n 2 -m "not slurm" $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal -m "not slurm" $(PYTEST_ARGS)
 
 test-slurm: .venv/.test  ## the tests on a Slurm of two nodes that they start here (needs root)
 	@$(PY) -m pytest -m slurm $(PYTEST_ARGS)

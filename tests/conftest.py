@@ -2,8 +2,11 @@
 
 from datamodules import _torchvision  # noqa: F401  (the guard; must come before lightning)
 
+import beartype  # noqa: F401  (what loads under the hook below, libraries too, compiles afresh)
+import lightning  # noqa: F401
 import pytest
 import torch
+import torchmetrics  # noqa: F401
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)

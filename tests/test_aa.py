@@ -17,7 +17,7 @@ from reproduce.records import Store, blank
 from reproduce.runner import run_cell
 from reproduce.target import Arm, Equivalence, Evaluator, Order, Pick, Target
 
-PAIRS = 2000
+PAIRS = 1000
 NOISES = {
     "normal": lambda rng, size: rng.normal(size=size),
     "t3": lambda rng, size: rng.standard_t(3, size=size),
