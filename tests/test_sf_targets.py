@@ -138,7 +138,7 @@ def test_targets_share_the_end_to_end_cell(tier):
         "small": [
             ("sf-alignment", {"alignment": "none"}),
             ("sf-stopgrad", {"gradient": "joint"}),
-            ("sf-collapse", {"variance": "fixed"}),
+            ("sf-collapse", {"variance": "fixed", "updates": 2000}),
             ("sf-scale", {"size": "whole"}),
             ("sf-resolution", {"tokens": 16}),
         ],
@@ -151,7 +151,7 @@ def test_shorter_targets_share_theirs():
     assert robust.updates == [1000]
     assert the_cell("sf-tradeoff", "small", {"lam": 0.1}).name == robust.name
     assert the_cell("sf-latent", "small", {"variant": END_TO_END}).name == robust.name
-    free = the_cell("sf-collapse", "small", {"variance": "learnable, entropy"})
+    free = the_cell("sf-collapse", "small", {"variance": "learnable, entropy", "updates": 2000})
     assert the_cell("sf-variance", "small", {"sigma": "learnable"}).name == free.name
     long = the_cell("sf-scale", "paper", {"size": "XXL"})
     assert the_cell("sf-alignment", "paper", {"alignment": "none"}).name == long.name
@@ -321,6 +321,21 @@ def test_psnr_lost_is_against_the_best_of_the_same_seed():
     lost = paired.ladder(rows, "small")
     lost = lost[lost["metric"] == "psnr_lost"].set_index("seed")["value"]
     assert lost.to_dict() == {0: 8.0, 1: 6.0}
+
+
+def test_psnr_lost_is_against_the_fixed_variance_trained_as_long():
+    names = ["variance", "updates", "seed", "metric", "value"]
+    rows = [
+        (variance, updates, seed, "psnr", value + seed)
+        for variance, updates, value in (
+            ("fixed", 700, 21.0), ("learnable", 700, 13.0),
+            ("fixed", 2000, 22.0), ("learnable", 2000, 21.0),
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    lost = paired.over_fixed(pd.DataFrame(rows, columns=names).assign(cell="c"), "small")
+    assert list(lost["value"]) == [8.0, 8.0, 1.0, 1.0]
+    assert set(lost["variance"]) == {"learnable"}
 
 
 def test_what_samples_lack_beyond_reconstructions():

@@ -1,6 +1,7 @@
 """The figures of SimFlow's numbers: arms side by side, and curves along what is swept."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -35,9 +36,11 @@ def _paper(seen: Observed, what: str) -> str:
 
 # ------------------------------------------------------------------------------ arms side by side
 def collapse(seen: Observed, records: list[dict[str, Any]]) -> Any:
-    metrics = ("nll", "sigma", "std", "psnr", "gfd_classifier", "rate")
+    rows = seen.rows
+    names = rows["variance"] + ", " + rows["updates"].astype(str) + " updates"
     fig, panels, _ = arms(
-        seen, "variance", [m for m in metrics if m in seen.target.metrics],
+        replace(seen, rows=rows.assign(arm=names)), "arm",
+        ("nll", "sigma", "std", "psnr", "gfd_classifier", "rate"),
         "End to end, with and without a fixed variance",
     )  # fmt: skip
     panels["nll"].axvline(FLOOR, color=GREY, linestyle="--", label="bound of the fixed variance")

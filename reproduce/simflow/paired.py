@@ -59,5 +59,5 @@ def guided(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
 
 
 def over_fixed(rows: pd.DataFrame, tier: str) -> pd.DataFrame:
-    """PSNR lost against the arm of fixed variance."""
-    return _lost(rows, "variance", "fixed", ["seed"]).reindex(columns=rows.columns)
+    """PSNR lost against the arm of fixed variance, trained as long."""
+    return _lost(rows, "variance", "fixed", ["seed", "updates"]).reindex(columns=rows.columns)
