@@ -175,6 +175,7 @@ def tradeoff(seen: Observed, records: list[dict[str, Any]]) -> Any:
         values = sorted(seen.rows["lam"].unique())
         ax.set_xticks(values, [f"{v:g}" for v in values])
         ax.minorticks_off()
+    axes[-1].set_yscale("log")
     below(fig, axes[0])
     return fig
 
