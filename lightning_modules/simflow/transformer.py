@@ -19,7 +19,7 @@ class Cache:
     """Keys and values of the tokens so far, in memory that is allocated once.
 
     Attributes:
-        keys, values: (batch, heads, length, head_dim), filled from the front.
+        keys, values: (batch, heads, at least length, head_dim), filled from the front.
     """
 
     keys: Tensor
@@ -27,7 +27,8 @@ class Cache:
 
     @classmethod
     def empty(cls, batch: int, heads: int, length: int, head_dim: int, like: Tensor) -> "Cache":
-        shape = (batch, heads, length, head_dim)
+        # heads a power of two apart share few places in a processor's cache: up to a fifth slower
+        shape = (batch, heads, length + 4, head_dim)
         return cls(like.new_empty(shape), like.new_empty(shape))
 
     def extend(self, k: Heads, v: Heads, start: int) -> tuple[Tensor, Tensor]:
