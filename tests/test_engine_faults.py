@@ -78,6 +78,18 @@ def half_trained(results: Path, but: set[str] = frozenset()) -> list[Path]:
     ]
 
 
+def held_half_way(run, results: Path) -> Path:
+    """Stop a run, all its processes, when it is in the middle of a cell; the cell's folder."""
+    passed: set[str] = set()
+    while True:
+        folder = until(lambda: half_trained(results, but=passed), run)[0]
+        os.killpg(run.pid, signal.SIGSTOP)  # now there is time to look
+        if folder in half_trained(results):
+            return folder
+        passed.add(folder.name)
+        os.killpg(run.pid, signal.SIGCONT)
+
+
 def assert_same(results: Path, undisturbed: Path) -> None:
     """Tables byte for byte, and records in all but when and where."""
     assert tiny.tables(results) == tiny.tables(undisturbed)
@@ -105,26 +117,20 @@ def test_ctrl_c_then_kill_9_of_the_group_then_a_worker_then_it_completes(
 ):
     results = tmp_path / "results"
 
-    # Ctrl-C while the first cell trains
+    # Ctrl-C while a cell trains, held still so that a slow machine does not miss it
     run = started(*RUN, "--jobs", "1")
-    until(lambda: list(results.rglob("weights-50.pt")), run)
+    held_half_way(run, results)
     alive = group(run)
     assert len(alive) >= 2
     os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, signal.SIGCONT)
     assert finish(run, 130).count("stopped") == 1
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in alive), seconds=10)
 
     # kill -9 of parent and worker at once, in the middle of another cell
     run = started(*RUN, "--jobs", "1")
     until(lambda: list(results.rglob("*.json")), run)  # the first is done
-    passed: set[str] = set()
-    while True:
-        folder = until(lambda: half_trained(results, but=passed), run)[0]
-        os.killpg(run.pid, signal.SIGSTOP)  # now there is time to look
-        if folder in half_trained(results):
-            break
-        passed.add(folder.name)
-        os.killpg(run.pid, signal.SIGCONT)
+    folder = held_half_way(run, results)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     until(lambda: not group(run), seconds=10)
