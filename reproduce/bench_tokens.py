@@ -165,11 +165,11 @@ def _growing() -> Iterator[None]:
     class Growing(Cache):
         @classmethod
         def empty(cls, batch: int, heads: int, length: int, head_dim: int, like: Any) -> Any:
-            made = super().empty(batch, heads, 0, head_dim, like)
-            made.parts = [], []
-            return made
+            return super().empty(batch, heads, 0, head_dim, like)
 
         def extend(self, k: Any, v: Any, start: int) -> tuple[Any, Any]:
+            if not start:
+                self.parts: tuple[list[Any], list[Any]] = [], []
             for parts, new in zip(self.parts, (k, v), strict=True):
                 parts.append(new)
             return torch.cat(self.parts[0], 2), torch.cat(self.parts[1], 2)

@@ -140,7 +140,7 @@ def reader_of_one(reader):
 
 
 def test_caches_are_allocated_once(monkeypatch):
-    """Nothing that grows: as many allocations of caches as layers, whatever the length."""
+    """Nothing that grows, and blocks after each other use the same memory where it fits."""
     from lightning_modules.simflow.transformer import Cache
 
     made = []
@@ -149,7 +149,7 @@ def test_caches_are_allocated_once(monkeypatch):
         Cache, "empty", classmethod(lambda cls, *args: made.append(args[:4]) or empty(cls, *args))
     )
     inverse(small("starflow"), images(2, 6, 2), given("starflow"))
-    assert made == [(2, 2, 7, 8), (2, 2, 6, 8), (2, 2, 6, 8), (2, 2, 6, 8)]  # the prompt's token
+    assert made == [(2, 2, 7, 8), (2, 2, 6, 8), (2, 2, 6, 8)]  # the first has a prompt too
 
 
 # ---------------------------------------------------------------------------------- guidance

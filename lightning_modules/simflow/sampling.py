@@ -92,7 +92,12 @@ class _Reader:
     """A block under its condition and guidance, with caches: windows in, scales and means out."""
 
     def __init__(
-        self, block: Block, like: Tokens, y: Labels, guidance: Guidance | None, cached: bool
+        self,
+        block: Block,
+        like: Tokens,
+        y: Labels,
+        guidance: Guidance | None,
+        memory: dict[Any, list[Cache]] | None,
     ) -> None:
         self.block, self.batch = block, len(like)
         self.guided = guidance if guidance is not None and guidance.weight else None
@@ -107,13 +112,13 @@ class _Reader:
             sharpness[self.batch :] /= self.guided.temperature
             self.condition.sharpness = sharpness
         self.caches = None
-        if cached:
-            s, length = block.shape, self.condition.ahead + like.shape[1]
-            heads = block.layers[0].heads
+        if memory is not None:  # what an earlier block has used: first touched, memory is slow
             kind = block.proj_in.weight.new_empty(0).to(_autocast_type(like))
-            self.caches = [
-                Cache.empty(rows, heads, length, s.head_dim, kind) for _ in block.layers
-            ]
+            length = self.condition.ahead + like.shape[1]
+            shape = (rows, block.layers[0].heads, length, block.shape.head_dim)
+            held = memory.setdefault((shape, kind.dtype), [])
+            held += [Cache.empty(*shape, kind) for _ in block.layers[len(held) :]]
+            self.caches = held[: len(block.layers)]
 
     def __call__(self, x: Tokens, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """``(log sigma, m)`` of the tokens ``begin`` to ``end``: (batch, end - begin, C)."""
@@ -146,10 +151,11 @@ def inverse(
     sampler = sampler or Sampler()
     deep = len(flow.blocks) - 1
     x, drawn = z, Drawn(z)
+    memory: dict[Any, list[Cache]] | None = None if sampler.kind == "naive" else {}
     for k in reversed(range(len(flow.blocks))):
         block: Block = flow.blocks[k]
         applies = guidance is not None and (guidance.blocks == "all" or k == deep)
-        reader = _Reader(block, x, y, guidance if applies else None, sampler.kind != "naive")
+        reader = _Reader(block, x, y, guidance if applies else None, memory)
         edges = sampler.edges(x.shape[1], k)
         x = block.ordered(_solve(reader, block.ordered(x), edges, sampler))
         drawn.calls.insert(0, reader.calls)
