@@ -149,7 +149,7 @@ def test_caches_are_allocated_once(monkeypatch):
         Cache, "empty", classmethod(lambda cls, *args: made.append(args[:4]) or empty(cls, *args))
     )
     inverse(small("starflow"), images(2, 6, 2), given("starflow"))
-    assert made == [(2, 2, 7, 8), (2, 2, 6, 8), (2, 2, 6, 8)]  # the first has a prompt too
+    assert made == [(2, 2, 7, 8), (2, 2, 6, 8), (2, 2, 6, 8)]  # the deep block has a prompt
 
 
 # ---------------------------------------------------------------------------------- guidance
