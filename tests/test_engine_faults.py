@@ -29,6 +29,8 @@ def undisturbed(tmp_path_factory):
 def started(tmp_path):
     """Start ``python -m reproduce`` on ``tmp_path/results``; none of them outlives the test."""
     running = []
+    # a shell lets what it puts in the background ignore Ctrl-C, and its children inherit that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*args, name="log"):
         log = tmp_path / f"{name}-{len(running)}"
@@ -37,6 +39,7 @@ def started(tmp_path):
         return running[-1]
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for process in running:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
