@@ -161,11 +161,10 @@ def collapse_arms(tier: str) -> list[Arm]:
 
     The shorter length is the one at which the loss of pictures was first seen, on one seed.
     """
-    whole = (RECIPES[tier][0], None)
-    lengths = {"small": [(700, 700), whole], "gpu": [(5000, 5000)]}.get(tier, [whole])
+    home, whole = HOME[tier], RECIPES[tier][0]
     return [
-        standard(HOME[tier], END_TO_END, tier, {"variance": name, "updates": n}, changes, length)
-        for n, length in lengths
+        standard(home, END_TO_END, tier, {"variance": name, "updates": n or whole}, changes, n)
+        for n in {"small": (700, None), "gpu": (5000,)}.get(tier, (None,))
         for name, changes in _COLLAPSE.items()
     ]
 
